@@ -1,0 +1,87 @@
+"""Where things live on disk: the person's own folder, and the files that ship with the program.
+
+Knows paths only. The home folder is `~/Impasto`, or what `IMPASTO_HOME` (or `--home`) names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that holds a person's datasets, runs, LoRAs and pictures. Nothing is made before it is needed."""
+
+    root: Path
+
+    @classmethod
+    def default(cls) -> Home:
+        """`IMPASTO_HOME`, else `~/Impasto`."""
+        named = os.environ.get("IMPASTO_HOME")
+        return cls(Path(named).expanduser().resolve() if named else Path.home() / "Impasto")
+
+    @property
+    def datasets(self) -> Path:
+        """One folder a dataset."""
+        return self.root / "datasets"
+
+    @property
+    def runs(self) -> Path:
+        """One folder a run."""
+        return self.root / "runs"
+
+    @property
+    def loras(self) -> Path:
+        """The library: finished LoRA files."""
+        return self.root / "loras"
+
+    @property
+    def pictures(self) -> Path:
+        """What was drawn in the page."""
+        return self.root / "pictures"
+
+    @property
+    def cache(self) -> Path:
+        """Encoded pictures, shared between runs; may be deleted at any time."""
+        return self.root / "cache"
+
+
+def shipped(*parts: str) -> Path:
+    """A preset or asset, from an installed wheel (`trainer/shipped/`) or else from the checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package.joinpath("shipped", *parts)
+    return installed if installed.exists() else package.parent.joinpath(*parts)
+
+
+def safe_name(name: str, fallback: str = "untitled") -> str:
+    """`name` as a file or folder name that every system takes: no separators, no reserved names, at most 80 characters."""
+    kept = re.sub(r"[^\w.-]+", "-", name.strip(), flags=re.UNICODE).strip("-._")[:80]
+    return f"{kept}-1" if kept.split(".")[0].lower() in _RESERVED else kept or fallback
+
+
+def free_name(folder: Path, name: str) -> Path:
+    """`folder/name`, or with `-2`, `-3` … behind it: the first that does not exist."""
+    stem, suffix = os.path.splitext(name)
+    path, count = folder / name, 2
+    while path.exists():
+        path, count = folder / f"{stem}-{count}{suffix}", count + 1
+    return path
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` whole or not at all: a neighbour file, flushed to the disk, then renamed over `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,180 @@
+"""A LoRA file: read, written, and its header.
+
+On disk it is safetensors in kohya's form: per layer `NAME.lora_down.weight` (rank, in), `NAME.lora_up.weight` (out, rank)
+and `NAME.alpha` (), with text in the header's metadata. Knows nothing of models: which names fit a base is said elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from trainer.errors import LoraFileError, storing
+from trainer.home import write_atomically
+from trainer.lora.keys import COMPONENTS, component_of
+
+LARGEST_HEADER = 4 * 2**20
+MOST_TENSORS = 20_000
+_PARTS = ("lora_down.weight", "lora_up.weight", "alpha")
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The change of one linear layer: `alpha / rank * up @ down`. `down` is (rank, in), `up` is (out, rank)."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        """Rows of `down`."""
+        return self.down.shape[0]
+
+    def change(self) -> torch.Tensor:
+        """What is added to the weight at weight 1, (out, in), float32."""
+        return (self.up.float() @ self.down.float()) * (self.alpha / self.rank)
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """A LoRA: its layers by their name in the file, and the header's metadata."""
+
+    name: str
+    layers: Mapping[str, Factors]
+    metadata: Mapping[str, str]
+
+    @property
+    def trigger(self) -> str:
+        """The word that calls the style; empty if the file names none."""
+        return self.metadata.get("modelspec.trigger_phrase", "")
+
+    @property
+    def base_version(self) -> str:
+        """`sdxl_base_v1-0`, `impasto_starter`, …; empty if the file does not say."""
+        return self.metadata.get("ss_base_model_version", "")
+
+    @classmethod
+    def read(cls, path: Path) -> LoraFile:
+        """Read and check a file. Raises `LoraFileError`."""
+        header = read_header(path)
+        try:
+            tensors = load(path.read_bytes())
+        except (SafetensorError, OSError) as error:
+            raise LoraFileError(f"{path.name} is damaged ({error}): download or copy it again.") from None
+        grouped: dict[str, dict[str, torch.Tensor]] = {}
+        for key, tensor in tensors.items():
+            name, _, part = key.partition(".")
+            if component_of(name) is None or part not in _PARTS:
+                raise LoraFileError(f"{path.name} cannot be used: {_what_it_is(tensors)}.")
+            if not torch.isfinite(tensor).all():
+                raise LoraFileError(f"{path.name} holds values that are not numbers (NaN) in {key}: its training failed.")
+            grouped.setdefault(name, {})[part] = tensor
+        if not grouped:
+            raise LoraFileError(f"{path.name} holds no LoRA layers.")
+        layers = {name: _factors(path, name, parts) for name, parts in sorted(grouped.items())}
+        return cls(path.stem, layers, header.get("__metadata__", {}))
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The JSON header of a safetensors file, checked for size before it is parsed. Raises `LoraFileError`."""
+    if not path.is_file():
+        raise LoraFileError(f"There is no LoRA file {path}.")
+    with path.open("rb") as file:
+        start = file.read(8)
+        if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
+            raise LoraFileError(f"{path.name} is a pickle, which can run code: ask its author for a .safetensors file.")
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= min(LARGEST_HEADER, path.stat().st_size - 8):
+            raise LoraFileError(f"{path.name} is not a safetensors file, or it is cut off: download or copy it again.")
+        try:
+            header = json.loads(file.read(length))
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+            raise LoraFileError(f"{path.name} has a damaged header: download or copy it again.") from None
+    if not isinstance(header, dict) or len(header) > MOST_TENSORS:
+        raise LoraFileError(f"{path.name} is no LoRA: its header does not list the layers of one.")
+    return header
+
+
+def _factors(path: Path, name: str, parts: Mapping[str, torch.Tensor]) -> Factors:
+    """One layer from its tensors. A file without alpha means alpha = rank, as everywhere in the field."""
+    if "lora_down.weight" not in parts or "lora_up.weight" not in parts:
+        raise LoraFileError(f"{path.name} is incomplete: {name} lacks one of its two matrices.")
+    down, up = parts["lora_down.weight"], parts["lora_up.weight"]
+    if down.dim() != 2 or up.dim() != 2 or down.shape[0] != up.shape[1]:
+        raise LoraFileError(f"{path.name} cannot be used: the two matrices of {name} do not fit ({down.shape}, {up.shape}).")
+    alpha = float(parts["alpha"]) if "alpha" in parts else float(down.shape[0])
+    return Factors(down, up, alpha)
+
+
+def _what_it_is(tensors: Mapping[str, Any]) -> str:
+    """What a file with foreign keys is, as far as the keys tell."""
+    known = {
+        "lora_te_": "it is a LoRA for Stable Diffusion 1.5 or 2",
+        "lora_unet_double_blocks_": "it is a LoRA for Flux",
+        "double_blocks.": "it is a LoRA for Flux",
+        "transformer.": "it is a LoRA for Flux or Stable Diffusion 3",
+        "model.diffusion_model.": "it is a whole checkpoint, not a LoRA",
+        "first_stage_model.": "it is a whole checkpoint, not a LoRA",
+        "encoder.": "it is a VAE, not a LoRA",
+    }
+    for start, what in known.items():
+        if any(key.startswith(start) for key in tensors):
+            return what
+    return f"its layers have a form that is not read here, such as {next(iter(tensors))}"
+
+
+def serialise(layers: Mapping[str, Factors], metadata: Mapping[str, str]) -> bytes:
+    """The file's bytes: float16 tensors, the metadata, and the hashes that other tools look for."""
+    tensors = {}
+    for name, factors in layers.items():
+        tensors[f"{name}.lora_down.weight"] = factors.down.detach().to("cpu", torch.float16).contiguous()
+        tensors[f"{name}.lora_up.weight"] = factors.up.detach().to("cpu", torch.float16).contiguous()
+        tensors[f"{name}.alpha"] = torch.tensor(float(factors.alpha), dtype=torch.float16)
+    return save(tensors, {**metadata, **hashes(tensors, metadata)})
+
+
+def hashes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
+    """kohya's two hashes: of the tensor bytes alone, and the older one of 64 KiB at 1 MiB."""
+    content = save(dict(tensors), {key: text for key, text in metadata.items() if key.startswith("ss_")})
+    body = content[8 + struct.unpack("<Q", content[:8])[0] :]
+    legacy = hashlib.sha256(content[0x100000 : 0x100000 + 0x10000]).hexdigest()[:8]
+    return {"sshs_model_hash": hashlib.sha256(body).hexdigest(), "sshs_legacy_hash": legacy}
+
+
+def write(path: Path, layers: Mapping[str, Factors], metadata: Mapping[str, str]) -> None:
+    """Write a LoRA file whole or not at all. Raises `StorageError`."""
+    with storing(path):
+        write_atomically(path, serialise(layers, metadata))
+
+
+def summary(lora: LoraFile) -> dict[str, Any]:
+    """What `impasto inspect` tells, ready for JSON."""
+    modules = Counter(component_of(name) for name in lora.layers)
+    ranks = Counter(factors.rank for factors in lora.layers.values())
+    alphas = Counter(factors.alpha for factors in lora.layers.values())
+    norms = {
+        part: sum(float(f.change().square().sum()) for n, f in lora.layers.items() if component_of(n) == part) ** 0.5
+        for part in COMPONENTS
+    }
+    return {
+        "name": lora.name,
+        "base": lora.base_version,
+        "title": lora.metadata.get("modelspec.title", ""),
+        "trigger": lora.trigger,
+        "modules": {part: modules.get(part, 0) for part in COMPONENTS},
+        "ranks": {str(rank): count for rank, count in sorted(ranks.items())},
+        "alphas": {f"{alpha:g}": count for alpha, count in sorted(alphas.items())},
+        "change": {part: round(norm, 6) for part, norm in norms.items()},
+        "metadata": {key: text for key, text in sorted(lora.metadata.items()) if len(text) <= 2000},
+    }

@@ -1,0 +1,49 @@
+"""Presets: named sets of settings (`presets/*.toml`), one table per kind of base.
+
+`[sdxl]` values are for real SDXL. `[starter]` values were measured on the starter base, whose learning rates are some
+forty times higher: they would ruin an SDXL LoRA, so a preset is always read for one family.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from trainer.errors import SettingsError
+from trainer.home import shipped
+from trainer.settings import Settings, validated
+
+Family = Literal["sdxl", "starter"]
+DEFAULT = "balanced"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One file of `presets/`."""
+
+    name: str
+    title: str
+    description: str
+    tables: Mapping[str, Mapping[str, Any]]
+
+    def settings(self, family: Family, overrides: Mapping[str, Any] | None = None) -> Settings:
+        """This preset's settings for one family of base, with `overrides` on top."""
+        return validated({**self.tables[family], **(overrides or {})})
+
+
+def names() -> list[str]:
+    """The presets that ship, from quick to careful."""
+    found = [load(path.stem) for path in shipped("presets").glob("*.toml")]
+    return [preset.name for preset in sorted(found, key=lambda preset: preset.settings("sdxl").passes)]
+
+
+def load(name: str) -> Preset:
+    """The preset of that name. Raises `SettingsError` with the names there are."""
+    path = shipped("presets") / f"{name}.toml"
+    if path.stem != name or not path.is_file():
+        there = ", ".join(sorted(found.stem for found in shipped("presets").glob("*.toml")))
+        raise SettingsError(f"There is no preset named {name!r}. The presets are: {there}.")
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    return Preset(name, table["title"], table["description"], {family: table[family] for family in ("sdxl", "starter")})

@@ -1,0 +1,1 @@
+"""A warm base, a mix and a request, on their way to pictures."""

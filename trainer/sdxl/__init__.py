@@ -1,0 +1,1 @@
+"""The frozen base: loading it, its text, its sampler."""

@@ -1,0 +1,147 @@
+"""What happens in a training, in the past tense. Bare data: one line of `events.jsonl` each. Knows no torch.
+
+`time` is seconds since the epoch. A reader ignores types and fields it does not know.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """The common part: the type's name in the file, and when it happened."""
+
+    kind: ClassVar[str] = ""
+    time: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started(Event):
+    """The base is loaded and the plan is made."""
+
+    kind: ClassVar[str] = "started"
+    steps: int
+    pictures: int
+    base: str
+    device: str
+    buckets: dict[str, int]
+    """Pictures per bucket, by `WIDTHxHEIGHT`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded(Event):
+    """A picture was encoded or found in the cache."""
+
+    kind: ClassVar[str] = "encoded"
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepped(Event):
+    """A training step was taken. `step` counts from 1."""
+
+    kind: ClassVar[str] = "stepped"
+    step: int
+    steps: int
+    loss: float
+    smoothed: float
+    rates: dict[str, float]
+    gradient: float
+    """Norm of the gradient before it was cut."""
+    change: dict[str, float]
+    """Size of the change of the U-Net and of each text encoder."""
+    speed: float
+    """Steps per second, lately."""
+    eta: float
+    """Seconds to go."""
+    memory: int
+    """Peak of the device's memory in bytes; 0 where there is no card."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled(Event):
+    """A sample picture was drawn; `path` is relative to the run folder."""
+
+    kind: ClassVar[str] = "sampled"
+    step: int
+    prompt: str
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved(Event):
+    """A checkpoint is on disk; `path` is relative to the run folder."""
+
+    kind: ClassVar[str] = "saved"
+    step: int
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warned(Event):
+    """Something is not as the person may think; the training goes on."""
+
+    kind: ClassVar[str] = "warned"
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed(Event):
+    """The training goes on from a checkpoint."""
+
+    kind: ClassVar[str] = "resumed"
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped(Event):
+    """The person stopped the training; what was learnt so far is kept in `lora`."""
+
+    kind: ClassVar[str] = "stopped"
+    step: int
+    lora: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished(Event):
+    """All steps are done; the LoRA is in `lora`, relative to the run folder."""
+
+    kind: ClassVar[str] = "finished"
+    step: int
+    lora: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed(Event):
+    """The training ended with an error, told as a sentence."""
+
+    kind: ClassVar[str] = "failed"
+    message: str
+
+
+KINDS: dict[str, type[Event]] = {
+    event.kind: event for event in (Started, Encoded, Stepped, Sampled, Saved, Warned, Resumed, Stopped, Finished, Failed)
+}
+
+
+def to_line(event: Event) -> str:
+    """One line of JSON."""
+    return json.dumps({"event": event.kind, **dataclasses.asdict(event)}, ensure_ascii=False)
+
+
+def from_line(line: str) -> Event | None:
+    """The inverse of `to_line`; None for a line that is cut off or of a kind not known here."""
+    try:
+        values: dict[str, Any] = json.loads(line)
+        kind = KINDS[values.pop("event")]
+        known = {each.name for each in dataclasses.fields(kind)}
+        return kind(**{name: value for name, value in values.items() if name in known})
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return None

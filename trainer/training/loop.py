@@ -1,0 +1,252 @@
+"""The training loop: a run in, events out. The only loop there is.
+
+Every random draw comes from (seed, step, picture): there is no generator whose state could be lost, so a resumed run
+takes the same steps as one left alone, and drawing samples cannot change them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from trainer.data.cache import Encoded as EncodedPicture
+from trainer.data.cache import LatentCache
+from trainer.data.captions import with_trigger
+from trainer.data.dataset import Dataset
+from trainer.errors import PictureError, RunError
+from trainer.home import Home
+from trainer.lora import file
+from trainer.lora.adapter import Adapter
+from trainer.recipe import Request, infotext, write_png
+from trainer.sdxl.base import Base, best_device, load_base, training_dtype
+from trainer.sdxl.sampler import Sampling, sample, to_picture
+from trainer.sdxl.text import encode_text, unconditional
+from trainer.training import checkpoint, diffusion, metadata, optim
+from trainer.training.events import (
+    Encoded,
+    Event,
+    Finished,
+    Resumed,
+    Sampled,
+    Saved,
+    Started,
+    Stepped,
+    Stopped,
+    Warned,
+)
+from trainer.training.plan import Plan, seed_of
+from trainer.training.run import Run
+
+SMOOTHING = 0.98
+"""Share of the old value in the smoothed loss."""
+
+MOST_STEP_EVENTS = 4000
+"""Longer runs tell of every second, third … step, so that their log stays small."""
+
+
+@dataclass
+class _Training:
+    """What a training under way consists of."""
+
+    run: Run
+    base: Base
+    adapter: Adapter
+    optimizer: torch.optim.AdamW
+    plan: Plan
+    encoded: list[EncodedPicture]
+    abar: torch.Tensor
+    step: int = 0
+    smoothed: float = math.nan
+    earlier: float = 0.0
+    """Seconds that the run took before it was resumed."""
+    began: float = field(default_factory=time.monotonic)
+    ticks: deque[float] = field(default_factory=lambda: deque(maxlen=30))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, over all resumptions."""
+        return self.earlier + time.monotonic() - self.began
+
+
+def train(run: Run, home: Home) -> Iterator[Event]:
+    """Train `run` to its end, from its newest checkpoint if it has one, and yield what happens.
+
+    Raises `ImpastoError`; the LoRA and the checkpoints on disk are whole at any moment.
+    """
+    done = checkpoint.newest(run.checkpoints)
+    plan = Plan.of(Dataset.open(run.dataset).for_training(), run.settings)
+    if done and done.step >= plan.steps and run.lora.is_file():
+        yield Finished(step=done.step, lora=run.lora.name, seconds=done.seconds)
+        return
+    device = best_device()
+    base = load_base(run.base, device, training_dtype(device))
+    training = yield from _prepare(run, base, plan, home)
+    if done:
+        checkpoint.restore(done, training.adapter, training.optimizer)
+        training.step, training.smoothed, training.earlier = done.step, done.smoothed, done.seconds
+        yield Resumed(step=done.step)
+    elif run.settings.sample_every:
+        yield from _draw_samples(training)
+    every = max(1, training.plan.steps // MOST_STEP_EVENTS)
+    while training.step < training.plan.steps and not run.asked_to_stop:
+        event = _take_step(training)
+        if training.step % every == 0 or training.step == training.plan.steps:
+            yield event
+        last = training.step == training.plan.steps
+        if training.step % run.settings.checkpoint_every == 0 or last:
+            yield _save(training)
+        if run.settings.sample_every and (training.step % run.settings.sample_every == 0 or last):
+            yield from _draw_samples(training)
+    if training.step < training.plan.steps:
+        yield _save(training)
+        _write_lora(training)
+        yield Stopped(step=training.step, lora=run.lora.name)
+    else:
+        _write_lora(training)
+        yield Finished(step=training.step, lora=run.lora.name, seconds=training.seconds)
+
+
+def _prepare(run: Run, base: Base, plan: Plan, home: Home) -> Generator[Event, None, _Training]:
+    """Encode the pictures, put the LoRA in, say what will be done."""
+    settings = run.settings
+    plan, encoded = yield from _encode(run, base, plan, home)
+    parts = {component: base.parts[component] for component in optim.rates(settings)}
+    if not parts:
+        raise RunError("Nothing would be trained: all three learning rates are 0. Set unet_lr, te1_lr or te2_lr.")
+    adapter = Adapter.inject(parts, settings.rank, settings.alpha, settings.seed)
+    if settings.gradient_checkpointing:
+        base.unet.enable_gradient_checkpointing()
+        for encoder in (base.te1, base.te2):
+            encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            encoder.train()  # transformers recomputes only in training mode; CLIP has no dropout to wake
+    abar = diffusion.alphas_cumprod(base.scheduler)
+    yield Started(steps=plan.steps, pictures=len(plan.pictures), base=run.base, device=str(base.device), buckets=plan.buckets)
+    return _Training(run, base, adapter, optim.make_optimizer(adapter, settings), plan, encoded, abar)
+
+
+def _encode(run: Run, base: Base, plan: Plan, home: Home) -> Generator[Event, None, tuple[Plan, list[EncodedPicture]]]:
+    """Every picture's latents; a picture that cannot be decoded is told of and left out."""
+    for sentence in Dataset.open(run.dataset).refused:
+        yield Warned(message=f"Left out: {sentence}")
+    cache = LatentCache(home.cache / "latents", base.vae_fingerprint, base.encode)
+    encoded, refused = [], {}
+    for index, (picture, placement) in enumerate(plan.pictures):
+        try:
+            encoded.append(cache.get(picture, placement))
+        except PictureError as error:
+            refused[index] = str(error)
+            yield Warned(message=f"Left out: {error}")
+        yield Encoded(done=index + 1, total=len(plan.pictures))
+    if not encoded:
+        raise RunError(f"There is no picture to train on in {run.dataset}. {next(iter(refused.values()), '')}".strip())
+    return plan.without(set(refused)), encoded
+
+
+def _loss(training: _Training, step: int) -> torch.Tensor:
+    """The loss of one step's pictures."""
+    base, settings = training.base, training.run.settings
+    clean, noise, times, keep, captions, ids = [], [], [], [], [], []
+    for place, index in enumerate(training.plan.indices(step)):
+        generator = torch.Generator().manual_seed(seed_of(settings.seed, step, place, index))
+        entry = training.encoded[index]
+        clean.append(entry.mean + entry.deviation * torch.randn(entry.mean.shape, generator=generator))
+        offset = settings.noise_offset * torch.randn(4, 1, 1, generator=generator)
+        noise.append(torch.randn(entry.mean.shape, generator=generator) + offset)
+        times.append(torch.randint(len(training.abar), (), generator=generator))
+        keep.append(torch.rand((), generator=generator) >= settings.caption_dropout)
+        captions.append(with_trigger(entry.picture.caption, settings.trigger))
+        ids.append(torch.tensor(entry.placement.time_ids, dtype=torch.float32))
+    x0, epsilon, t = torch.stack(clean), torch.stack(noise), torch.stack(times)
+    abar_t = training.abar[t]
+    text = encode_text(base, captions).masked(torch.stack(keep).to(base.device))
+    answer = base.unet(
+        diffusion.add_noise(x0, epsilon, abar_t).to(base.device, base.unet.dtype),
+        t.to(base.device),
+        text.context,
+        added_cond_kwargs={"text_embeds": text.pooled, "time_ids": torch.stack(ids).to(base.device)},
+    ).sample
+    wanted = diffusion.target(x0, epsilon, abar_t, base.prediction).to(base.device)
+    weight = diffusion.min_snr_weight(diffusion.snr(abar_t), settings.min_snr_gamma, base.prediction).to(base.device)
+    return diffusion.loss(answer, wanted, weight)
+
+
+def _take_step(training: _Training) -> Stepped:
+    """One step of the optimizer. Raises `RunError` if the loss is no longer a number."""
+    settings, optimizer, steps = training.run.settings, training.optimizer, training.plan.steps
+    optim.set_rates(optimizer, optim.curve(training.step, steps, settings.warmup))
+    loss = _loss(training, training.step)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    gradient = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+    value = loss.item()
+    if not (math.isfinite(value) and math.isfinite(gradient.item())):
+        raise RunError(
+            f"The training became unstable at step {training.step + 1}: its loss is not a number. The last checkpoint is "
+            "kept; start again with lower learning rates."
+        )
+    optimizer.step()
+    training.step += 1
+    old = training.smoothed
+    training.smoothed = value if math.isnan(old) else SMOOTHING * old + (1 - SMOOTHING) * value
+    training.ticks.append(time.monotonic())
+    ticks = training.ticks
+    speed = (len(ticks) - 1) / (ticks[-1] - ticks[0]) if len(ticks) > 1 else 1 / max(1e-9, ticks[0] - training.began)
+    return Stepped(
+        step=training.step,
+        steps=steps,
+        loss=value,
+        smoothed=training.smoothed,
+        rates={part: group["lr"] for part, group in zip(training.adapter.layers, optimizer.param_groups, strict=True)},
+        gradient=gradient.item(),
+        change={part: training.adapter.size_of_change(part) for part in training.adapter.layers},
+        speed=speed,
+        eta=(steps - training.step) / speed,
+        memory=torch.cuda.max_memory_allocated() if training.base.device.type == "cuda" else 0,
+    )
+
+
+def _save(training: _Training) -> Saved:
+    """A checkpoint of this moment."""
+    run = training.run
+    folder = checkpoint.write(
+        run.checkpoints, training.step, training.smoothed, training.seconds, training.adapter, training.optimizer
+    )
+    return Saved(step=training.step, path=folder.relative_to(run.folder).as_posix())
+
+
+def _write_lora(training: _Training) -> None:
+    """The LoRA as it is now, in the form that every tool reads."""
+    run, base = training.run, training.base
+    texts = metadata.describe(run, training.plan, base.family, base.version, base.prediction, training.step)
+    file.write(run.lora, training.adapter.factors(), texts)
+
+
+def sample_prompts(run: Run, plan: Plan) -> list[str]:
+    """What the samples show: what was asked for, else the captions of the first and the middle picture."""
+    asked = list(run.settings.sample_prompts)
+    if not asked:
+        pictures = [plan.pictures[0][0], plan.pictures[len(plan.pictures) // 2][0]]
+        asked = list(dict.fromkeys(picture.caption for picture in pictures))
+    return [with_trigger(prompt, run.settings.trigger) for prompt in asked]
+
+
+def _draw_samples(training: _Training) -> Iterator[Event]:
+    """Draw every sample prompt with the weights of this moment."""
+    base, settings, run = training.base, training.run.settings, training.run
+    for number, prompt in enumerate(sample_prompts(run, training.plan)):
+        side, seed = settings.resolution // 32 * 32, settings.seed + number
+        how = Sampling(side, side, settings.sample_steps, settings.sample_cfg, (seed,))
+        with torch.no_grad():
+            text = encode_text(base, [prompt])
+            *_, latents = sample(base, text, unconditional(text), how)
+            picture = to_picture(base.decode(latents)[0])
+        path = run.samples / f"{training.step:06d}-{number}.png"
+        asked = Request(prompt=prompt, seed=seed, steps=how.steps, cfg=how.cfg, width=side, height=side)
+        write_png(path, picture, infotext(asked, run.base))
+        yield Sampled(step=training.step, prompt=prompt, path=path.relative_to(run.folder).as_posix())

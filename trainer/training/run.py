@@ -1,0 +1,154 @@
+"""A run: one folder that holds everything about one training, and is the only truth about it. Knows no torch.
+
+settings.toml    what was asked: dataset, base, preset, settings
+events.jsonl     what happened
+checkpoints/     to go on from
+samples/         pictures drawn on the way
+NAME.safetensors the LoRA
+heartbeat.json   the process that works on it
+stop             a file: please stop and keep what there is
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import tomlkit
+from tomlkit.exceptions import ParseError
+
+from trainer.errors import ImpastoError, RunError, storing
+from trainer.home import safe_name, write_atomically
+from trainer.settings import Settings, validated
+from trainer.training.events import Event, Failed, from_line, to_line
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what was asked of it."""
+
+    folder: Path
+    dataset: Path
+    base: str
+    preset: str
+    settings: Settings
+
+    @classmethod
+    def create(cls, folder: Path, dataset: Path, base: str, preset: str, settings: Settings) -> Run:
+        """Write a new run folder. Raises `RunError` if one is there already, `StorageError`."""
+        if (folder / "settings.toml").exists():
+            raise RunError(f"{folder} already holds a run: go on with `impasto resume {folder}`, or choose another folder.")
+        if folder.is_dir() and any(folder.iterdir()):
+            raise RunError(f"{folder} is not empty: choose a new folder for the run.")
+        if folder.exists() and not folder.is_dir():
+            raise RunError(f"{folder} is a file: choose a new folder for the run.")
+        run = cls(folder, dataset.resolve(), base, preset, settings)
+        document = {
+            "dataset": str(run.dataset), "base": base, "preset": preset, "settings": settings.model_dump(mode="json"),
+        }  # fmt: skip
+        with storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / "settings.toml", tomlkit.dumps(document).encode("utf-8"))
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Read a run folder. Raises `RunError`, `SettingsError`."""
+        path = folder / "settings.toml"
+        if not path.is_file():
+            raise RunError(f"{folder} is not a run: it has no settings.toml. Give the folder that `--out` named.")
+        try:
+            asked: dict[str, Any] = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
+            settings = validated(asked["settings"])
+            return cls(folder, Path(asked["dataset"]), asked["base"], asked["preset"], settings)
+        except (ParseError, KeyError, UnicodeDecodeError) as error:
+            raise RunError(f"{path} is damaged ({error}): start a new run.") from None
+
+    @property
+    def name(self) -> str:
+        """The LoRA's name."""
+        return safe_name(self.folder.resolve().name, "style")
+
+    @property
+    def lora(self) -> Path:
+        """Where the finished LoRA is written."""
+        return self.folder / f"{self.name}.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """Folder of the sample pictures."""
+        return self.folder / "samples"
+
+    @property
+    def events_path(self) -> Path:
+        """The log of events."""
+        return self.folder / "events.jsonl"
+
+    def events(self) -> Iterator[Event]:
+        """What has happened so far, in order; a line that is cut off is passed over."""
+        if self.events_path.is_file():
+            with self.events_path.open(encoding="utf-8", errors="replace") as lines:
+                yield from (event for event in map(from_line, lines) if event is not None)
+
+    def ask_to_stop(self) -> None:
+        """Leave word for the process that works on this run."""
+        with storing(self.folder):
+            (self.folder / "stop").touch()
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether somebody asked."""
+        return (self.folder / "stop").exists()
+
+    def alive(self) -> bool:
+        """Whether a living process works on this run: one with the heartbeat's number *and* start time."""
+        try:
+            beat = json.loads((self.folder / "heartbeat.json").read_text(encoding="utf-8"))
+            return bool(abs(psutil.Process(beat["pid"]).create_time() - beat["started"]) < 1)
+        except (OSError, ValueError, KeyError, psutil.Error):
+            return False
+
+    def recorded(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Pass `events` on, each written to the log first; a failure becomes the last one and is raised on.
+
+        Raises `RunError` if another process works on this run.
+        """
+        if self.alive():
+            raise RunError(f"{self.folder} is being trained by another process: wait for it, or stop it.")
+        with storing(self.folder):
+            (self.folder / "stop").unlink(missing_ok=True)
+            beat = {"pid": os.getpid(), "started": psutil.Process().create_time()}
+            write_atomically(self.folder / "heartbeat.json", json.dumps(beat).encode())
+            log = self.events_path.open("a", encoding="utf-8", buffering=1)
+        with log:
+            try:
+                for event in events:
+                    with storing(self.events_path):
+                        log.write(to_line(event) + "\n")
+                    yield event
+            except ImpastoError as error:
+                self._note(log, str(error))
+                raise
+            except Exception as error:
+                self._note(log, f"{type(error).__name__}: {error}")
+                raise
+            finally:
+                (self.folder / "heartbeat.json").unlink(missing_ok=True)
+                (self.folder / "stop").unlink(missing_ok=True)
+
+    @staticmethod
+    def _note(log: Any, message: str) -> None:
+        try:
+            log.write(to_line(Failed(message=message)) + "\n")
+        except OSError:
+            pass  # the disk is full: the error that is raised on says so
