@@ -63,12 +63,11 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command, told=told)
         return sub
 
-    base = {"default": "starter", "metavar": "SOURCE", "help": "starter, a diffusers folder, or a Hub id"}
     add("demo", "The whole way on the starter base and a sample style.", demo, _told_demo)
 
     sub = add("train", "Train a LoRA on a folder of pictures.", train, _told_training)
     sub.add_argument("dataset", type=Path, metavar="DATASET")
-    sub.add_argument("--base", **base)
+    _add_base(sub)
     sub.add_argument("--preset", default=presets.DEFAULT, help=f"one of: {', '.join(presets.names())}")
     sub.add_argument("--set", action="append", default=[], metavar="name=value", help="one setting; may be repeated")
     sub.add_argument("--out", type=Path, required=True, metavar="RUN", help="new folder for the run")
@@ -81,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
 
     sub = add("generate", "Draw a picture, with any number of LoRAs.", generate, lambda result: [result["picture"]])
     sub.add_argument("prompt", metavar="PROMPT")
-    sub.add_argument("--base", **base)
+    _add_base(sub)
     sub.add_argument("--lora", action="append", default=[], metavar="FILE[:W[:W_TE]]")
     sub.add_argument("--negative", default="", help="what should not be there")
     sub.add_argument("--seed", type=int, default=1)
@@ -92,13 +91,17 @@ def parser() -> argparse.ArgumentParser:
 
     sub = add("sheet", "Draw a LoRA's style sheet: the base beside the LoRA.", sheet, lambda result: [result["sheet"]])
     sub.add_argument("file", type=Path, metavar="FILE")
-    sub.add_argument("--base", **base)
+    _add_base(sub)
     sub.add_argument("--seed", type=int, default=1)
     sub.add_argument("--out", type=Path, metavar="PNG", help="default: beside the file")
 
     sub = add("inspect", "Tell what LoRA files hold.", inspect, _told_inspection)
     sub.add_argument("files", type=Path, nargs="+", metavar="FILE")
     return root
+
+
+def _add_base(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--base", default="starter", metavar="SOURCE", help="starter, a diffusers folder, or a Hub id")
 
 
 def train(asked: argparse.Namespace, home: Home) -> dict[str, Any]:

@@ -29,16 +29,16 @@ class LoraChoice:
     @classmethod
     def parse(cls, given: str) -> LoraChoice:
         """`FILE`, `FILE:W` or `FILE:W:W_TE`, split from the right so that `C:\\style.safetensors:0.8` works."""
-        path, numbers = given, []
-        for _ in range(2):
-            head, colon, tail = path.rpartition(":")
+        path, numbers = given, list[float]()
+        while len(numbers) < 2:
+            head, _, tail = path.rpartition(":")
             try:
-                numbers.insert(0, float(tail)) if colon and head else None
+                numbers.insert(0, float(tail))
             except ValueError:
                 break
-            if not colon or not head:
-                break
             path = head
+        if not path:
+            raise UsageError(f"{given} names no LoRA file.")
         if any(not -10 <= number <= 10 for number in numbers):
             raise UsageError(f"The weights in {given} must be numbers from -10 to 10.")
         unet = numbers[0] if numbers else 1.0

@@ -171,16 +171,29 @@ SHAPES: dict[str, Shape] = {
     "flower": [
         ("leaf", _box(-0.07, 0.0, 0.07, 1.0)),
         ("leaf", _oval(0.3, 0.68, 0.28, 0.13)),
-        *[("main", _oval(0.42 * math.cos(a), -0.4 + 0.42 * math.sin(a), 0.27, 0.27)) for a in
-          (math.tau * i / 6 for i in range(6))],
+        *[
+            ("main", _oval(0.42 * math.cos(a), -0.4 + 0.42 * math.sin(a), 0.27, 0.27))
+            for a in (math.tau * i / 6 for i in range(6))
+        ],
         ("light", _oval(0.0, -0.4, 0.24, 0.24)),
     ],
 }
 SKY_SHAPES: dict[str, tuple[Colour, Shape]] = {
     "sun": ((252, 206, 60), [("sky thing", _star(0, 0, 1.0, 0.68, 10))]),
     "moon": ((244, 240, 206), [("sky thing", _oval(0, 0, 0.8, 0.8, 40, 320) + _oval(0.45, 0, 0.55, 0.6, 290, 70)[::1])]),
-    "cloud": ((246, 248, 252), [("sky thing", [*_oval(-0.6, 0.2, 0.5, 0.4, 90, 270), *_oval(-0.1, -0.2, 0.55, 0.5, 200, 330),
-                                              *_oval(0.6, 0.2, 0.5, 0.4, -80, 90)])]),
+    "cloud": (
+        (246, 248, 252),
+        [
+            (
+                "sky thing",
+                [
+                    *_oval(-0.6, 0.2, 0.5, 0.4, 90, 270),
+                    *_oval(-0.1, -0.2, 0.55, 0.5, 200, 330),
+                    *_oval(0.6, 0.2, 0.5, 0.4, -80, 90),
+                ],
+            )
+        ],
+    ),
     "star": ((252, 232, 120), [("sky thing", _star(0, 0, 1.0, 0.45, 5))]),
 }
 WOOD: Colour = (112, 74, 48)
@@ -235,7 +248,8 @@ def random_scene(random: Random, things: int | None = None) -> Scene:
         x = min(max(PLACES[place] + random.uniform(-0.03, 0.03), scale + 0.02), 0.98 - scale)
         drawn.append(Thing(random.choice(OBJECTS), colour, place, x, scale))
     sky_thing = random.choice(SKY_THINGS) if random.random() < 0.35 else None
-    return Scene(tuple(drawn), ground, sky, sky_thing, random.choice((0.2, 0.5, 0.8)), random.uniform(0.6, 0.7), random.getrandbits(32))
+    sky_x, horizon = random.choice((0.2, 0.5, 0.8)), random.uniform(0.6, 0.7)
+    return Scene(tuple(drawn), ground, sky, sky_thing, sky_x, horizon, random.getrandbits(32))
 
 
 def parts(scene: Scene) -> Iterator[Part]:
@@ -315,16 +329,37 @@ RISOGRAPH = Treatment("riso", "risograph", (32, 52, 112), width=4.2, names_colou
 HELD_OUT_TREATMENTS = {"blueprint": BLUEPRINT, "stained-glass": STAINED_GLASS, "risograph": RISOGRAPH}
 """Drawn in no picture of the base; the sample styles are made of them."""
 
-GLASS = {"sky": (236, 178, 40), "ground": (18, 120, 124), "sky thing": (250, 240, 190), "main": (190, 24, 52),
-         "dark": (92, 26, 112), "light": (250, 226, 150), "wood": (92, 26, 112), "leaf": (22, 140, 70)}
-RISO = {"sky": (250, 238, 214), "ground": (96, 186, 170), "sky thing": (255, 120, 108), "main": (255, 120, 108),
-        "dark": (32, 52, 112), "light": (250, 238, 214), "wood": (32, 52, 112), "leaf": (96, 186, 170)}
+GLASS = {
+    "sky": (236, 178, 40),
+    "ground": (18, 120, 124),
+    "sky thing": (250, 240, 190),
+    "main": (190, 24, 52),
+    "dark": (92, 26, 112),
+    "light": (250, 226, 150),
+    "wood": (92, 26, 112),
+    "leaf": (22, 140, 70),
+}
+RISO = {
+    "sky": (250, 238, 214),
+    "ground": (96, 186, 170),
+    "sky thing": (255, 120, 108),
+    "main": (255, 120, 108),
+    "dark": (32, 52, 112),
+    "light": (250, 238, 214),
+    "wood": (32, 52, 112),
+    "leaf": (96, 186, 170),
+}
 
 
 def _poster(part: Part, treatment: Treatment) -> Colour:
     """Sky in the paper's colour, ground in the accent's, objects in the ink's."""
-    roles = {"sky": treatment.paper, "sky thing": treatment.accent, "ground": treatment.accent, "light": treatment.paper,
-             "main": treatment.ink}
+    roles = {
+        "sky": treatment.paper,
+        "sky thing": treatment.accent,
+        "ground": treatment.accent,
+        "light": treatment.paper,
+        "main": treatment.ink,
+    }
     return roles.get(part.role, mix(treatment.ink, (0, 0, 0), 0.5))
 
 

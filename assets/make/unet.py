@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from PIL import Image
-from scenes import SIZE, describe, draw, random_scene, random_treatment
+from scenes import SIZE, Scene, Treatment, describe, draw, random_scene, random_treatment
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from work import STARTER, device, load_state, save_state, work_folder
 
@@ -47,11 +47,19 @@ LOOK_AT = (
 def new_unet() -> UNet2DConditionModel:
     """SDXL's block types, conditioning and wiring at a twentieth of its widths."""
     return UNet2DConditionModel(
-        sample_size=SIZE // 8, in_channels=4, out_channels=4, layers_per_block=2, block_out_channels=(64, 96, 128),
+        sample_size=SIZE // 8,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=2,
+        block_out_channels=(64, 96, 128),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=[1, 1, 1], attention_head_dim=[2, 3, 4], cross_attention_dim=256,
-        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=32,
+        transformer_layers_per_block=[1, 1, 1],
+        attention_head_dim=[2, 3, 4],
+        cross_attention_dim=256,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=32,
         projection_class_embeddings_input_dim=128 + 6 * 32,
     )
 
@@ -59,9 +67,17 @@ def new_unet() -> UNet2DConditionModel:
 def new_text_encoder(second: bool, tokens: int) -> CLIPTextModel | CLIPTextModelWithProjection:
     """Three layers of width 128; the second one has SDXL's projection for the pooled output."""
     config = CLIPTextConfig(
-        vocab_size=tokens, hidden_size=128, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4,
-        projection_dim=128, max_position_embeddings=77, hidden_act="gelu" if second else "quick_gelu",
-        bos_token_id=tokens - 2, eos_token_id=tokens - 1, pad_token_id=0 if second else tokens - 1,
+        vocab_size=tokens,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        projection_dim=128,
+        max_position_embeddings=77,
+        hidden_act="gelu" if second else "quick_gelu",
+        bos_token_id=tokens - 2,
+        eos_token_id=tokens - 1,
+        pad_token_id=0 if second else tokens - 1,
     )
     model = CLIPTextModelWithProjection(config) if second else CLIPTextModel(config)
     # CLIP's own 0.02 leaves the words nearly equal to a network that is trained for minutes.
@@ -111,7 +127,7 @@ def latents(folder: Path) -> torch.Tensor:
     return torch.cat(pool)
 
 
-def drawing(index: int) -> tuple:
+def drawing(index: int) -> tuple[Scene, Treatment]:
     """Scene and treatment of the pool's picture `index`."""
     random = Random(index * 7919 + 17)
     return random_scene(random), random_treatment(random)
@@ -122,7 +138,7 @@ def batch_at(step: int, pool: torch.Tensor) -> tuple[torch.Tensor, list[str], to
     generator = np.random.default_rng([2, step])
     indices = generator.integers(len(pool), size=BATCH)
     random = Random(step)
-    captions = [describe(*drawing(int(index)), random) for index in indices]
+    captions = [describe(*drawing(int(index)), random=random) for index in indices]
     captions = ["" if random.random() < 0.04 else caption for caption in captions]
     mean, deviation = pool[torch.from_numpy(indices)].float().to(device()).chunk(2, dim=1)
     ids = torch.tensor([[SIZE, SIZE, 0, 0, SIZE, SIZE]] * BATCH, dtype=torch.float32)
@@ -146,7 +162,8 @@ def loss_at(model: Starter, pool: torch.Tensor, schedule: DDPMScheduler, step: i
         made = model.unet(noisy, times, context * kept[:, None, None], added_cond_kwargs=conditions).sample
     share = schedule.alphas_cumprod.to(clean.device)[times]
     snr = share / (1 - share)
-    return ((made.float() - noise).pow(2).mean((1, 2, 3)) * snr.clamp(max=5) / snr).mean()
+    each: torch.Tensor = (made.float() - noise).pow(2).mean((1, 2, 3)) * snr.clamp(max=5) / snr
+    return each.mean()
 
 
 def rate_at(step: int, steps: int) -> float:
@@ -157,9 +174,14 @@ def rate_at(step: int, steps: int) -> float:
 def pipeline(model: Starter) -> StableDiffusionXLPipeline:
     """The whole base as diffusers knows it; draws with trailing spacing, so that it begins in pure noise."""
     return StableDiffusionXLPipeline(
-        vae=AutoencoderKL.from_pretrained(STARTER / "vae"), unet=model.unet, text_encoder=model.te1, text_encoder_2=model.te2,
-        tokenizer=model.tokenizers[0], tokenizer_2=model.tokenizers[1],
-        scheduler=EulerDiscreteScheduler(**SCHEDULE, timestep_spacing="trailing"), add_watermarker=False,
+        vae=AutoencoderKL.from_pretrained(STARTER / "vae"),
+        unet=model.unet,
+        text_encoder=model.te1,
+        text_encoder_2=model.te2,
+        tokenizer=model.tokenizers[0],
+        tokenizer_2=model.tokenizers[1],
+        scheduler=EulerDiscreteScheduler(**SCHEDULE, timestep_spacing="trailing"),
+        add_watermarker=False,
     )
 
 
@@ -169,8 +191,14 @@ def look(model: Starter, path: Path) -> None:
     drawer.set_progress_bar_config(disable=True)
     sheet = Image.new("RGB", (SIZE * len(LOOK_AT), 2 * SIZE))
     for row in range(2):
-        made = drawer(list(LOOK_AT), num_inference_steps=20, guidance_scale=3.5, height=SIZE, width=SIZE,
-                      generator=torch.Generator().manual_seed(row)).images
+        made = drawer(
+            list(LOOK_AT),
+            num_inference_steps=20,
+            guidance_scale=3.5,
+            height=SIZE,
+            width=SIZE,
+            generator=torch.Generator().manual_seed(row),
+        ).images
         for column, picture in enumerate(made):
             sheet.paste(picture, (column * SIZE, row * SIZE))
     sheet.save(path)
@@ -206,8 +234,15 @@ def train(steps: int, folder: Path, every: int) -> None:
             each = (time.time() - began) / (step + 1 - start)
             print(f"{step + 1}/{steps} loss {smooth:.4f} {each:.3f} s/step", flush=True)
         if (step + 1) % every == 0 or step + 1 == steps:
-            save_state(path, {"model": model.state_dict(), "average": average.state_dict(),
-                              "optimizer": optimizer.state_dict(), "step": step + 1})
+            save_state(
+                path,
+                {
+                    "model": model.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step + 1,
+                },
+            )
             look(average, folder / f"look-{step + 1:06d}.png")
     pipeline(average.half()).to(dtype=torch.float16).save_pretrained(STARTER)
 

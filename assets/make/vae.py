@@ -33,9 +33,17 @@ SCALE = 0.13025
 def new_vae() -> AutoencoderKL:
     """SDXL's autoencoder class, f = 8 and 4 channels, narrow."""
     return AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=4, layers_per_block=1, norm_num_groups=8, sample_size=SIZE,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(32, 64, 96, 96), scaling_factor=SCALE, force_upcast=False,
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=8,
+        sample_size=SIZE,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(32, 64, 96, 96),
+        scaling_factor=SCALE,
+        force_upcast=False,
     )
 
 
@@ -50,11 +58,20 @@ def rendered(folder: Path, count: int = PICTURES, seed: int = 1) -> np.ndarray:
     return loaded
 
 
-def as_tensor(pictures: np.ndarray, generator: np.random.Generator) -> torch.Tensor:
-    """uint8 (n, h, w, 3) -> float (n, 3, h, w) in -1 ... 1; in a third of the batches the colour channels change places."""
-    if generator.random() < 0.34:
-        pictures = pictures[..., generator.permutation(3)]
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+def as_tensor(pictures: np.ndarray, generator: np.random.Generator, recolour: float = 0.5) -> torch.Tensor:
+    """uint8 (n, h, w, 3) -> float (n, 3, h, w) in -1 … 1, a share of them in other colours.
+
+    A VAE that sees only the world's own colours cannot show a style's: so channels change places and are mapped to random
+    ranges.
+    """
+    values = pictures.astype(np.float32) / 127.5 - 1
+    for index in np.flatnonzero(generator.random(len(values)) < recolour):
+        ends = np.sort(generator.uniform(-1.1, 1.1, size=(2, 3)), axis=0)
+        if generator.random() < 0.5:
+            ends = ends[::-1]
+        shuffled = values[index][..., generator.permutation(3)]
+        values[index] = np.clip(ends[0] + (ends[1] - ends[0]) * (shuffled + 1) / 2, -1, 1)
+    return torch.from_numpy(values).permute(0, 3, 1, 2)
 
 
 def crops(pictures: np.ndarray, generator: np.random.Generator, batch: int, side: int) -> torch.Tensor:
@@ -83,7 +100,7 @@ def whiten(vae: AutoencoderKL, pictures: np.ndarray) -> None:
     """Fold a shift and a scale per channel into the 1x1 convolutions: scaled latents get mean 0 and deviation 1."""
     generator = np.random.default_rng(0)
     where = next(vae.parameters()).device
-    batches = [as_tensor(pictures[i : i + 32], generator).to(where) for i in range(0, 512, 32)]
+    batches = [as_tensor(pictures[i : i + 32], generator, recolour=0).to(where) for i in range(0, 512, 32)]
     latents = torch.cat([vae.encode(batch).latent_dist.mode() for batch in batches])
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3)) * SCALE
     into, out = vae.quant_conv, vae.post_quant_conv
@@ -105,7 +122,8 @@ def train(phase: str, steps: int, rate: float, folder: Path) -> AutoencoderKL:
         vae.load_state_dict(load_state(folder / "vae-joint.pt")["model"])
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
-    optimizer = torch.optim.AdamW([p for p in vae.parameters() if p.requires_grad], lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    trained = [p for p in vae.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)
     path, start = folder / f"vae-{phase}.pt", 0
     if path.exists():
         state = load_state(path)
@@ -150,7 +168,7 @@ def report(folder: Path) -> None:
     """PSNR in dB on pictures that no phase saw, flat ones and line drawings apart."""
     vae = AutoencoderKL.from_pretrained(STARTER / "vae", torch_dtype=torch.float32)
     for kinds in (("flat",), ("ink", "outlined")):
-        random, errors = Random(99), []
+        random, errors = Random(99), list[float]()
         while len(errors) < 64:
             scene, treatment = random_scene(random), random_treatment(random)
             if treatment.kind in kinds:
@@ -158,7 +176,8 @@ def report(folder: Path) -> None:
                 made = vae.decode(vae.encode(true).latent_dist.mode()).sample.clamp(-1, 1)
                 errors.append(F.mse_loss(made, true).item() / 4)
         each = [-10 * math.log10(e) for e in errors]
-        print(f"{'/'.join(kinds)}: {-10 * math.log10(sum(errors) / len(errors)):.2f} dB, mean of dB {sum(each) / len(each):.2f}")
+        whole = -10 * math.log10(sum(errors) / len(errors))
+        print(f"{'/'.join(kinds)}: {whole:.2f} dB of the mean error, {sum(each) / len(each):.2f} dB in the mean")
 
 
 if __name__ == "__main__":

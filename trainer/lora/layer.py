@@ -42,7 +42,7 @@ class LoraLinear(nn.Module):
         return self.alpha / self.rank
 
     @property
-    def weight(self) -> nn.Parameter:
+    def weight(self) -> torch.Tensor:
         """The frozen weight: models ask their layers for its type."""
         return self.base.weight
 

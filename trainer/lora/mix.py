@@ -38,7 +38,7 @@ class Canvas:
     def __init__(self, parts: Mapping[Component, nn.Module], base_version: str) -> None:
         """`parts` are the base's models; `base_version` is what a file made for it names."""
         self._base_version = base_version
-        self._live: dict[str, nn.Parameter] = {}
+        self._live: dict[str, torch.Tensor] = {}
         self._pristine: dict[str, torch.Tensor] = {}
         for component, model in parts.items():
             linears = {path: layer for path, layer in model.named_modules() if isinstance(layer, nn.Linear)}

@@ -62,9 +62,8 @@ class Previewer:
             negative = self._text(request.negative, request.loras) if request.negative else unconditional(prompt)
             how = Sampling(request.width, request.height, request.steps, request.cfg, (request.seed,))
             for step, latents in enumerate(sample(self.base, prompt, negative, how), start=1):
-                if step < request.steps:
-                    yield Drawn(step, request.steps)
-            yield Drawn(request.steps, request.steps, to_picture(self.base.decode(latents)[0]))
+                last = step == request.steps
+                yield Drawn(step, request.steps, to_picture(self.base.decode(latents)[0]) if last else None)
 
     def picture(self, request: Request) -> Image.Image:
         """The finished picture."""

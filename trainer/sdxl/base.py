@@ -60,7 +60,7 @@ class Base:
     @property
     def device(self) -> torch.device:
         """Where the models are."""
-        return self.unet.device
+        return torch.device(self.unet.device)
 
     @property
     def resolution(self) -> int:

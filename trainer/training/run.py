@@ -11,6 +11,7 @@ stop             a file: please stop and keep what there is
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -148,7 +149,5 @@ class Run:
 
     @staticmethod
     def _note(log: Any, message: str) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the disk is full: the error that is raised on says so
             log.write(to_line(Failed(message=message)) + "\n")
-        except OSError:
-            pass  # the disk is full: the error that is raised on says so
