@@ -217,7 +217,7 @@ def _trained(run: Run, home: Home) -> dict[str, Any]:
         "lora": str(run.folder / progress.lora),
         "run": str(run.folder),
         "steps": progress.step,
-        "seconds": round(getattr(event, "seconds", 0.0), 3),
+        "seconds": round(progress.seconds, 3),
         "loss": progress.last.smoothed if progress.last else None,
         "change": progress.last.change if progress.last else {},
         "base": run.base,

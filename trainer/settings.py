@@ -37,7 +37,6 @@ class Settings(BaseModel):
         0.0, ge=0, le=1, description="Noise shared by a whole channel, so that overall colour is learnt."
     )
     caption_dropout: float = Field(0.05, ge=0, le=1, description="Share of the pictures shown without their caption.")
-    flip: bool = Field(False, description="Mirror half of the pictures.")
     seed: int = Field(1, ge=0, lt=2**63, description="The same seed and pictures give the same LoRA.")
     gradient_checkpointing: bool = Field(True, description="Saves memory, costs about a third of the speed.")
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")

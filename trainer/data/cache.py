@@ -37,12 +37,11 @@ class Encoded:
     deviation: torch.Tensor
 
 
-def prepared(picture: Image.Image, placement: Placement, flip: bool = False) -> Image.Image:
+def prepared(picture: Image.Image, placement: Placement) -> Image.Image:
     """The picture scaled and cropped as `placement` says."""
     scaled = picture.resize(placement.scaled, Image.Resampling.LANCZOS)
     bucket = placement.bucket
-    crop = scaled.crop((placement.left, placement.top, placement.left + bucket.width, placement.top + bucket.height))
-    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else crop
+    return scaled.crop((placement.left, placement.top, placement.left + bucket.width, placement.top + bucket.height))
 
 
 def to_pixels(picture: Image.Image) -> torch.Tensor:
@@ -59,22 +58,22 @@ class LatentCache:
         self._vae = vae
         self._encode = encode
 
-    def get(self, picture: Picture, placement: Placement, flip: bool = False) -> Encoded:
+    def get(self, picture: Picture, placement: Placement) -> Encoded:
         """The encoded picture, from the cache if it is there. Raises `PictureError`, `StorageError`."""
-        path = self._folder / f"{self._name(picture.path, placement, flip)}.safetensors"
+        path = self._folder / f"{self._name(picture.path, placement)}.safetensors"
         if path.is_file():
             try:
                 kept = load_file(path)
                 return Encoded(picture, placement, kept["mean"], kept["deviation"])
             except (SafetensorError, KeyError, OSError):
                 path.unlink(missing_ok=True)  # cut off by a crash of the machine: encode it again
-        pixels = to_pixels(prepared(intake.read_picture(picture.path), placement, flip))
+        pixels = to_pixels(prepared(intake.read_picture(picture.path), placement))
         mean, deviation = (part[0].float().cpu().contiguous() for part in self._encode(pixels))
         with storing(path):
             write_atomically(path, save({"mean": mean, "deviation": deviation}))
         return Encoded(picture, placement, mean, deviation)
 
-    def _name(self, path: Path, placement: Placement, flip: bool) -> str:
+    def _name(self, path: Path, placement: Placement) -> str:
         content = hashlib.sha256(path.read_bytes())
-        content.update(repr((placement, flip, self._vae)).encode())
+        content.update(repr((placement, self._vae)).encode())
         return content.hexdigest()[:40]

@@ -7,7 +7,6 @@ and `NAME.alpha` (), with text in the header's metadata. Knows nothing of models
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 from collections import Counter
 from collections.abc import Mapping
@@ -21,11 +20,12 @@ from safetensors.torch import load, save
 
 from trainer.errors import LoraFileError, storing
 from trainer.home import write_atomically
+from trainer.lora.header import read_header
 from trainer.lora.keys import COMPONENTS, component_of
 
-LARGEST_HEADER = 4 * 2**20
-MOST_TENSORS = 20_000
 _PARTS = ("lora_down.weight", "lora_up.weight", "alpha")
+_FLUX = ("lora_unet_double_blocks_", "lora_unet_single_blocks_")
+"""Names that begin like SDXL's and are not."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class LoraFile:
         grouped: dict[str, dict[str, torch.Tensor]] = {}
         for key, tensor in tensors.items():
             name, _, part = key.partition(".")
-            if component_of(name) is None or part not in _PARTS:
+            if component_of(name) is None or part not in _PARTS or name.startswith(_FLUX):
                 raise LoraFileError(f"{path.name} cannot be used: {_what_it_is(tensors)}.")
             if not torch.isfinite(tensor).all():
                 raise LoraFileError(f"{path.name} holds values that are not numbers (NaN) in {key}: its training failed.")
@@ -86,42 +86,24 @@ class LoraFile:
         return cls(path.stem, layers, header.get("__metadata__", {}))
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """The JSON header of a safetensors file, checked for size before it is parsed. Raises `LoraFileError`."""
-    if not path.is_file():
-        raise LoraFileError(f"There is no LoRA file {path}.")
-    with path.open("rb") as file:
-        start = file.read(8)
-        if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
-            raise LoraFileError(f"{path.name} is a pickle, which can run code: ask its author for a .safetensors file.")
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(LARGEST_HEADER, path.stat().st_size - 8):
-            raise LoraFileError(f"{path.name} is not a safetensors file, or it is cut off: download or copy it again.")
-        try:
-            header = json.loads(file.read(length))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-            raise LoraFileError(f"{path.name} has a damaged header: download or copy it again.") from None
-    if not isinstance(header, dict) or len(header) > MOST_TENSORS:
-        raise LoraFileError(f"{path.name} is no LoRA: its header does not list the layers of one.")
-    return header
-
-
 def _factors(path: Path, name: str, parts: Mapping[str, torch.Tensor]) -> Factors:
     """One layer from its tensors. A file without alpha means alpha = rank, as everywhere in the field."""
     if "lora_down.weight" not in parts or "lora_up.weight" not in parts:
         raise LoraFileError(f"{path.name} is incomplete: {name} lacks one of its two matrices.")
     down, up = parts["lora_down.weight"], parts["lora_up.weight"]
-    if down.dim() != 2 or up.dim() != 2 or down.shape[0] != up.shape[1]:
+    if down.dim() != 2 or up.dim() != 2 or down.shape[0] != up.shape[1] or down.shape[0] == 0:
         raise LoraFileError(f"{path.name} cannot be used: the two matrices of {name} do not fit ({down.shape}, {up.shape}).")
-    alpha = float(parts["alpha"]) if "alpha" in parts else float(down.shape[0])
-    return Factors(down, up, alpha)
+    alpha = parts.get("alpha", torch.tensor(float(down.shape[0])))
+    if alpha.numel() != 1:
+        raise LoraFileError(f"{path.name} cannot be used: the alpha of {name} is not one number.")
+    return Factors(down, up, float(alpha))
 
 
 def _what_it_is(tensors: Mapping[str, Any]) -> str:
     """What a file with foreign keys is, as far as the keys tell."""
     known = {
         "lora_te_": "it is a LoRA for Stable Diffusion 1.5 or 2",
-        "lora_unet_double_blocks_": "it is a LoRA for Flux",
+        **dict.fromkeys(_FLUX, "it is a LoRA for Flux"),
         "double_blocks.": "it is a LoRA for Flux",
         "transformer.": "it is a LoRA for Flux or Stable Diffusion 3",
         "model.diffusion_model.": "it is a whole checkpoint, not a LoRA",
@@ -135,12 +117,12 @@ def _what_it_is(tensors: Mapping[str, Any]) -> str:
 
 
 def serialise(layers: Mapping[str, Factors], metadata: Mapping[str, str]) -> bytes:
-    """The file's bytes: float16 tensors, the metadata, and the hashes that other tools look for."""
+    """The file's bytes: float16 matrices, float32 alphas, the metadata, and the hashes that other tools look for."""
     tensors = {}
     for name, factors in layers.items():
         tensors[f"{name}.lora_down.weight"] = factors.down.detach().to("cpu", torch.float16).contiguous()
         tensors[f"{name}.lora_up.weight"] = factors.up.detach().to("cpu", torch.float16).contiguous()
-        tensors[f"{name}.alpha"] = torch.tensor(float(factors.alpha), dtype=torch.float16)
+        tensors[f"{name}.alpha"] = torch.tensor(float(factors.alpha), dtype=torch.float32)
     return save(tensors, {**metadata, **hashes(tensors, metadata)})
 
 

@@ -18,11 +18,14 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionMode
 from huggingface_hub.errors import HFValidationError
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from trainer.errors import BaseModelError
 from trainer.lora.keys import Component
 from trainer.presets import Family
 from trainer.sdxl.source import check_source, family_of, folder_of
+
+transformers_logging.disable_progress_bar()  # its bars for half a second of loading only hide ours
 
 Model = TypeVar("Model", bound=nn.Module)
 

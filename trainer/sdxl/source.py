@@ -36,6 +36,14 @@ def family_of(source: str) -> Family:
     return "starter" if mark.get("family") == "starter" else "sdxl"
 
 
+def resolution_of(source: str) -> int:
+    """Side in pixels of the pictures that a base was made for; SDXL's where its folder does not tell."""
+    folder = folder_of(source)
+    config = folder / "unet" / "config.json" if folder else None
+    told = json.loads(config.read_text(encoding="utf-8")) if config and config.is_file() else {}
+    return int(told.get("sample_size", 128)) * 8
+
+
 def check_source(source: str) -> None:
     """Raise `BaseModelError` for a source that can be seen to be wrong without loading it."""
     folder = folder_of(source)

@@ -106,6 +106,7 @@ class Stopped(Event):
     kind: ClassVar[str] = "stopped"
     step: int
     lora: str
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)

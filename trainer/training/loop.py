@@ -79,10 +79,13 @@ def train(run: Run, home: Home) -> Iterator[Event]:
     Raises `ImpastoError`; the LoRA and the checkpoints on disk are whole at any moment.
     """
     done = checkpoint.newest(run.checkpoints)
-    plan = Plan.of(Dataset.open(run.dataset).for_training(), run.settings)
+    dataset = Dataset.open(run.dataset).for_training()
+    plan = Plan.of(dataset, run.settings)
     if done and done.step >= plan.steps and run.lora.is_file():
         yield Finished(step=done.step, lora=run.lora.name, seconds=done.seconds)
         return
+    for sentence in dataset.refused:
+        yield Warned(message=f"Left out: {sentence}")
     device = best_device()
     base = load_base(run.base, device, training_dtype(device))
     training = yield from _prepare(run, base, plan, home)
@@ -105,7 +108,7 @@ def train(run: Run, home: Home) -> Iterator[Event]:
     if training.step < training.plan.steps:
         yield _save(training)
         _write_lora(training)
-        yield Stopped(step=training.step, lora=run.lora.name)
+        yield Stopped(step=training.step, lora=run.lora.name, seconds=training.seconds)
     else:
         _write_lora(training)
         yield Finished(step=training.step, lora=run.lora.name, seconds=training.seconds)
@@ -131,8 +134,6 @@ def _prepare(run: Run, base: Base, plan: Plan, home: Home) -> Generator[Event, N
 
 def _encode(run: Run, base: Base, plan: Plan, home: Home) -> Generator[Event, None, tuple[Plan, list[EncodedPicture]]]:
     """Every picture's latents; a picture that cannot be decoded is told of and left out."""
-    for sentence in Dataset.open(run.dataset).refused:
-        yield Warned(message=f"Left out: {sentence}")
     cache = LatentCache(home.cache / "latents", base.vae_fingerprint, base.encode)
     encoded, refused = [], {}
     for index, (picture, placement) in enumerate(plan.pictures):

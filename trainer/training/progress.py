@@ -37,6 +37,8 @@ class Progress:
     samples: list[Sampled] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     lora: str = ""
+    seconds: float = 0.0
+    """How long the training took, over all resumptions."""
     message: str = ""
 
     @property
@@ -72,10 +74,9 @@ def fold(events: Iterable[Event | None], into: Progress | None = None) -> Progre
                 pass
             case Warned(message=message):
                 progress.warnings.append(message)
-            case Stopped(step=step, lora=lora):
-                progress.state, progress.step, progress.lora = "stopped", step, lora
-            case Finished(step=step, lora=lora):
-                progress.state, progress.step, progress.lora = "finished", step, lora
+            case Stopped() | Finished():
+                progress.state = "finished" if isinstance(event, Finished) else "stopped"
+                progress.step, progress.lora, progress.seconds = event.step, event.lora, event.seconds
             case Failed(message=message):
                 progress.state, progress.message = "failed", message
     return progress

@@ -1,0 +1,99 @@
+"""The previewer's process: requests come as lines of JSON on stdin, answers go as lines of JSON to stdout.
+
+    {"do": "draw", "base": SOURCE, "request": {…}, "out": PNG}          a picture
+    {"do": "sheet", "base": SOURCE, "lora": FILE, "out": PNG, "seed": N}  a style sheet
+    {"do": "quit"}
+
+    {"is": "step", "done": 3, "total": 20}    as often as there is something to tell
+    {"is": "done", "out": PNG}  or  {"is": "error", "message": SENTENCE}   once for each request
+
+The base stays loaded between requests. The process ends when stdin does; a fault of ours ends it too, with a traceback on
+stderr. Knows nothing of the page.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import ImpastoError, UsageError
+from trainer.preview.previewer import Previewer
+from trainer.preview.sheet import draw_sheet
+from trainer.recipe import Request, infotext, write_png
+from trainer.sdxl.base import best_device, drawing_dtype, load_base
+
+Answer = dict[str, Any]
+
+
+class Studio:
+    """One previewer, for the base that was asked for last."""
+
+    def __init__(self, load: Callable[[str], Previewer]) -> None:
+        self._load = load
+        self._source = ""
+        self._previewer: Previewer | None = None
+
+    def previewer(self, source: str) -> Previewer:
+        """The previewer of a base. Raises `BaseModelError`."""
+        if self._previewer is None or self._source != source:
+            self._previewer = None  # two bases would not fit into the memory together
+            self._previewer, self._source = self._load(source), source
+        return self._previewer
+
+    def answers(self, asked: Mapping[str, Any]) -> Iterator[Answer]:
+        """Do what is asked. Raises `ImpastoError`."""
+        work = {"draw": self._draw, "sheet": self._sheet}.get(asked.get("do", ""))
+        if work is None:
+            raise UsageError(f"The previewer was asked for something it does not know: {asked.get('do')}.")
+        return work(asked)
+
+    def _draw(self, asked: Mapping[str, Any]) -> Iterator[Answer]:
+        request, out = Request.from_json(asked["request"]), Path(asked["out"])
+        for drawn in self.previewer(asked["base"]).draw(request):
+            yield {"is": "step", "done": drawn.step, "total": drawn.steps}
+            if drawn.picture:
+                write_png(out, drawn.picture, infotext(request, asked["base"]))
+        yield {"is": "done", "out": str(out)}
+
+    def _sheet(self, asked: Mapping[str, Any]) -> Iterator[Answer]:
+        lora, out = Path(asked["lora"]), Path(asked["out"])
+        for sheet in draw_sheet(self.previewer(asked["base"]), lora, asked["seed"]):
+            yield {"is": "step", "done": sheet.done, "total": sheet.total}
+            if sheet.picture:
+                write_png(out, sheet.picture, f"Style sheet of {lora.name}, seeds from {asked['seed']}")
+        yield {"is": "done", "out": str(out)}
+
+
+def serve(lines: Iterable[str], studio: Studio) -> Iterator[Answer]:
+    """Answer every line until one says quit, or there are no more."""
+    for line in lines:
+        try:
+            asked = json.loads(line)
+            if asked.get("do") == "quit":
+                return
+            yield from studio.answers(asked)
+        except (json.JSONDecodeError, AttributeError) as error:
+            yield {"is": "error", "message": f"The previewer was sent something that is not a request: {error}."}
+        except ImpastoError as error:
+            yield {"is": "error", "message": str(error)}
+
+
+def _load(source: str) -> Previewer:
+    device = best_device()
+    return Previewer(load_base(source, device, drawing_dtype(device)))
+
+
+def main() -> None:
+    """Serve stdin. What the libraries print goes to stderr, so that stdout holds answers alone."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1) as stdout:
+        os.dup2(2, 1)
+        for answer in serve(sys.stdin, Studio(_load)):
+            stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()
