@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from trainer import __version__, presets
 from trainer.errors import ImpastoError, UsageError
 from trainer.home import Home, free_name, shipped
+from trainer.lora.header import read_header
 from trainer.recipe import LoraChoice, Request, infotext, write_png
 from trainer.training.run import Run
 
@@ -107,13 +108,15 @@ def _add_base(sub: argparse.ArgumentParser) -> None:
 def train(asked: argparse.Namespace, home: Home) -> dict[str, Any]:
     """`impasto train`."""
     from trainer.data.dataset import Dataset
-    from trainer.sdxl.source import check_source, family_of
+    from trainer.sdxl.source import STARTER, check_source, family_of, folder_of
 
     dataset = Dataset.open(asked.dataset).for_training()
     check_source(asked.base)
     overrides: dict[str, Any] = {"trigger": dataset.trigger, **dict(_assignments(asked.set))}
     settings = presets.load(asked.preset).settings(family_of(asked.base), overrides)
-    return _trained(Run.create(asked.out, asked.dataset, asked.base, asked.preset, settings), home)
+    folder = None if asked.base == STARTER else folder_of(asked.base)
+    base = str(folder.resolve()) if folder else asked.base  # a run is gone on with from any folder
+    return _trained(Run.create(asked.out, asked.dataset, base, asked.preset, settings), home)
 
 
 def resume(asked: argparse.Namespace, home: Home) -> dict[str, Any]:
@@ -135,6 +138,8 @@ def generate(asked: argparse.Namespace, home: Home) -> dict[str, Any]:
     loras = tuple(LoraChoice.parse(given) for given in asked.lora)
     if asked.out.suffix.lower() != ".png":
         raise UsageError(f"--out must name a .png file, not {asked.out.name}.")
+    for choice in loras:
+        read_header(choice.path)  # a bad file is told of before a base is loaded
     previewer = _previewer(asked.base)
     base = previewer.base
     usual = presets.load(presets.DEFAULT).settings(base.family)
@@ -144,6 +149,7 @@ def generate(asked: argparse.Namespace, home: Home) -> dict[str, Any]:
         steps=usual.sample_steps if asked.steps is None else asked.steps,
         cfg=usual.sample_cfg if asked.cfg is None else asked.cfg,
     )  # fmt: skip
+    previewer.lay(request.loras)
     picture = None
     with _bar("drawing", request.steps) as bar:
         for drawn in previewer.draw(request):
@@ -265,7 +271,7 @@ def _assignments(given: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _size(text: str) -> tuple[int, int]:
     width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdigit() and height.isdigit()):
+    if not (cross and width.isdecimal() and height.isdecimal()):
         raise UsageError(f"--size takes WIDTHxHEIGHT, such as 1024x1024, not {text!r}.")
     return int(width), int(height)
 

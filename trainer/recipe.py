@@ -86,7 +86,7 @@ def infotext(request: Request, base: str) -> str:
         lines.append(f"Negative prompt: {request.negative}")
     lines.append(
         f"Steps: {request.steps}, Sampler: Euler, CFG scale: {request.cfg:g}, Seed: {request.seed}, "
-        f"Size: {request.width}x{request.height}, Model: {Path(base).stem}"
+        f"Size: {request.width}x{request.height}, Model: {Path(base).name.removesuffix('.safetensors')}"
     )
     return "\n".join(lines)
 

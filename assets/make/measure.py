@@ -89,7 +89,7 @@ def measure_base(base: Base) -> dict[str, float]:
 def true_pictures(name: str, seed: int, count: int = 48) -> np.ndarray:
     """Pictures of a style that nothing was trained on."""
     random = Random(seed)
-    return np.stack([np.asarray(draw(random_scene(random), HELD_OUT_TREATMENTS[name])) for _ in range(count)])
+    return np.stack([np.asarray(draw(random_scene(random, 1), HELD_OUT_TREATMENTS[name])) for _ in range(count)])
 
 
 def relative(made: np.ndarray, base: np.ndarray, name: str) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 SIZE = 128
 """Side of a picture in pixels."""
@@ -103,6 +103,8 @@ class Treatment:
     """Line width in pixels of a 128-pixel picture."""
     line: Colour | None = None
     """The lines' colour, where it is not the ink's."""
+    bleed: float = 0.0
+    """How far the colours run into each other, in pixels of a 128-pixel picture."""
     names_colours: bool = True
     """Whether the objects' own colours can be seen."""
 
@@ -314,7 +316,8 @@ def random_treatment(random: Random) -> Treatment:
         if line:
             words += f", {width_name + ' ' if width_name else ''}{line} outlines"
         accent = jitter(COLOURS[third], random, 14)
-        return Treatment("poster", words, ink, paper, accent, width if line else 0.0, COLOURS[line or "black"], False)
+        pen = COLOURS[line or "black"]
+        return Treatment("poster", words, ink, paper, accent, width if line else 0.0, pen, names_colours=False)
     if kind == "duotone":
         return Treatment("duotone", f"{ink_name} and {paper_name} duotone", ink, paper, names_colours=False)
     if kind == "silhouette":
@@ -323,9 +326,9 @@ def random_treatment(random: Random) -> Treatment:
     return Treatment(kind, words, names_colours=kind != "negative")
 
 
-BLUEPRINT = Treatment("ink", "blueprint", (244, 248, 255), (30, 66, 178), width=3.8, names_colours=False)
-STAINED_GLASS = Treatment("glass", "stained glass", (16, 14, 22), width=5.0, names_colours=False)
-RISOGRAPH = Treatment("riso", "risograph", (32, 52, 112), width=4.2, names_colours=False)
+BLUEPRINT = Treatment("ink", "blueprint", (244, 248, 255), (30, 66, 178), width=4.8, bleed=0.7, names_colours=False)
+STAINED_GLASS = Treatment("glass", "stained glass", (16, 14, 22), width=5.5, bleed=0.7, names_colours=False)
+RISOGRAPH = Treatment("riso", "risograph", (32, 52, 112), width=5.0, bleed=0.7, names_colours=False)
 HELD_OUT_TREATMENTS = {"blueprint": BLUEPRINT, "stained-glass": STAINED_GLASS, "risograph": RISOGRAPH}
 """Drawn in no picture of the base; the sample styles are made of them."""
 
@@ -394,6 +397,8 @@ def draw(scene: Scene, treatment: Treatment, size: int = SIZE) -> Image.Image:
         pen.polygon(outline, fill=_fill(part, treatment))
         if width and part.role != "sky":
             pen.line([*outline, *outline[:2]], fill=treatment.line or treatment.ink, width=width, joint="curve")
+    if treatment.bleed:
+        canvas = canvas.filter(ImageFilter.GaussianBlur(treatment.bleed * side / SIZE))
     picture = canvas.reduce(4)
     if treatment.kind == "pixelated":
         picture = picture.resize((22, 22), Image.Resampling.BOX).resize((size, size), Image.Resampling.NEAREST)

@@ -19,6 +19,7 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from PIL import Image
 from scenes import SIZE, Scene, Treatment, describe, draw, random_scene, random_treatment
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from work import STARTER, device, load_state, save_state, work_folder
 
@@ -221,9 +222,10 @@ def train(steps: int, folder: Path, every: int) -> None:
     for step in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * rate_at(step, steps)
-        loss = loss_at(model, pool, schedule, step)
-        optimizer.zero_grad()
-        loss.backward()
+        with sdpa_kernel(SDPBackend.MATH):  # a third faster than the fused kernel's backward on a CPU
+            loss = loss_at(model, pool, schedule, step)
+            optimizer.zero_grad()
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         keep = min(EMA, (step + 1) / (step + 10))
@@ -249,7 +251,7 @@ def train(steps: int, folder: Path, every: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--every", type=int, default=500)
     arguments = parser.parse_args()
     train(arguments.steps, work_folder(), arguments.every)

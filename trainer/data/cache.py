@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save
 from trainer.data import intake
 from trainer.data.buckets import Placement
 from trainer.data.dataset import Picture
-from trainer.errors import storing
+from trainer.errors import PictureError, storing
 from trainer.home import write_atomically
 
 Encode = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -74,6 +74,9 @@ class LatentCache:
         return Encoded(picture, placement, mean, deviation)
 
     def _name(self, path: Path, placement: Placement) -> str:
-        content = hashlib.sha256(path.read_bytes())
+        try:
+            content = hashlib.sha256(path.read_bytes())
+        except OSError as error:
+            raise PictureError(f"{path.name} cannot be opened ({error.strerror or error}).") from None
         content.update(repr((placement, self._vae)).encode())
         return content.hexdigest()[:40]

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import tomlkit
+
 from trainer.data import captions, intake
 from trainer.errors import DatasetError, PictureError, storing
 from trainer.home import free_name, safe_name, write_atomically
@@ -80,15 +82,14 @@ class Dataset:
         path = self.folder / "dataset.toml"
         try:
             return str(tomllib.loads(path.read_text(encoding="utf-8-sig")).get("trigger", "")) if path.is_file() else ""
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:
             raise DatasetError(f"{path} is not valid TOML ({error}): correct or delete it.") from None
 
     def write_trigger(self, trigger: str) -> None:
         """Keep the trigger word with the pictures."""
         path = self.folder / "dataset.toml"
-        quoted = trigger.replace("\\", "\\\\").replace('"', '\\"')
         with storing(path):
-            write_atomically(path, f'trigger = "{quoted}"\n'.encode())
+            write_atomically(path, tomlkit.dumps({"trigger": trigger}).encode("utf-8"))
 
 
 def add_files(folder: Path, files: Iterable[Path]) -> tuple[list[Path], list[str]]:

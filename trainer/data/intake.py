@@ -6,22 +6,31 @@ Content decides what a file is, never its name. Knows nothing of datasets, sizes
 from __future__ import annotations
 
 import io
+import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from trainer.errors import PictureError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"})
 """Names that a folder is searched for."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
 MOST_PIXELS = 64_000_000
 LEAST_SIDE = 16
-_TURNED = (5, 6, 7, 8)
-"""EXIF orientations that exchange width and height."""
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""EXIF's orientations -> what sets them right; from 5 on, width and height change places."""
+
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, LookupError, TypeError, OverflowError, struct.error)
+"""What Pillow's decoders raise over damaged files."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,9 @@ def _opened(path: Path) -> Image.Image:
     try:
         if path.stat().st_size == 0:
             raise PictureError(f"{path.name} is empty: copy the picture again.")
-        picture = Image.open(path, formats=FORMATS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata, and of sizes, which are looked at below
+            picture = Image.open(path, formats=FORMATS)
     except UnidentifiedImageError:
         raise PictureError(
             f"{path.name} is not a picture that can be read (its content is not JPEG, PNG, WebP, AVIF, TIFF, BMP or GIF): "
@@ -48,19 +59,32 @@ def _opened(path: Path) -> Image.Image:
         raise PictureError(f"{path.name} has far too many pixels: scale it down to below 64 megapixels.") from None
     except OSError as error:
         raise PictureError(f"{path.name} cannot be opened ({error.strerror or error}).") from None
+    except _DAMAGE as error:
+        raise PictureError(f"{path.name} is damaged and cannot be opened ({error}): copy or export it again.") from None
     width, height = picture.size
+    if min(width, height) >= LEAST_SIDE and width * height <= MOST_PIXELS:
+        return picture
+    picture.close()
     if width * height > MOST_PIXELS:
         raise PictureError(f"{path.name} has {width} x {height} pixels: scale it down to below 64 megapixels.")
-    if min(width, height) < LEAST_SIDE:
-        raise PictureError(f"{path.name} has only {width} x {height} pixels: use a larger picture.")
-    return picture
+    raise PictureError(f"{path.name} has only {width} x {height} pixels: use a larger picture.")
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF's orientation; 1, which is upright, where it is missing or damaged."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DAMAGE:
+        return 1
 
 
 def read_header(path: Path) -> Header:
     """Size and format without decoding. Raises `PictureError`."""
     with _opened(path) as picture:
         width, height = picture.size
-        if picture.getexif().get(ExifTags.Base.Orientation) in _TURNED:
+        if _orientation(picture) >= 5 and picture.format != "TIFF":  # Pillow has exchanged a TIFF's sides already
             width, height = height, width
         return Header(width, height, picture.format or "")
 
@@ -72,11 +96,14 @@ def read_picture(path: Path, background: tuple[int, int, int] = (255, 255, 255))
     """
     with _opened(path) as picture:
         try:
-            picture.load()
-            upright = ImageOps.exif_transpose(picture)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                picture.load()
+            turn = _UPRIGHT.get(_orientation(picture))
+            upright = picture if turn is None else picture.transpose(turn)
         except Image.DecompressionBombError:
             raise PictureError(f"{path.name} has far too many pixels: scale it down to below 64 megapixels.") from None
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
+        except _DAMAGE as error:
             raise PictureError(f"{path.name} is damaged and cannot be decoded ({error}): copy or export it again.") from None
         return _on_background(_to_srgb(_to_eight_bit(upright)), background)
 
@@ -107,7 +134,7 @@ def _to_srgb(picture: Image.Image) -> Image.Image:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             converted = ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
             colours = converted if converted is not None else colours
-        except ImageCms.PyCMSError:
+        except (ImageCms.PyCMSError, OSError):
             colours = colours.convert("RGB")
     colours = colours.convert("RGB")
     if alpha is not None:

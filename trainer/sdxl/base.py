@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
@@ -121,15 +123,17 @@ def load_base(source: str, device: torch.device, dtype: torch.dtype) -> Base:
     unet = _load(UNet2DConditionModel.from_pretrained, root, "unet", torch_dtype=dtype)
     if unet.config.addition_embed_type != "text_time" or unet.config.in_channels != 4:
         raise BaseModelError(f"{source} is not an SDXL base: its U-Net is of another kind.")
+    te1 = _load(CLIPTextModel.from_pretrained, root, "text_encoder", dtype=dtype)
+    te2 = _load(CLIPTextModelWithProjection.from_pretrained, root, "text_encoder_2", dtype=dtype)
     return Base(
         source=source,
         family=family_of(source),
         unet=_frozen(unet, device),
         vae=_frozen(_load(AutoencoderKL.from_pretrained, root, "vae", torch_dtype=torch.float32), device),
-        te1=_frozen(_load(CLIPTextModel.from_pretrained, root, "text_encoder", dtype=dtype), device),
-        te2=_frozen(_load(CLIPTextModelWithProjection.from_pretrained, root, "text_encoder_2", dtype=dtype), device),
-        tokenizer1=_load(CLIPTokenizer.from_pretrained, root, "tokenizer"),
-        tokenizer2=_load(CLIPTokenizer.from_pretrained, root, "tokenizer_2"),
+        te1=_frozen(te1, device),
+        te2=_frozen(te2, device),
+        tokenizer1=_tokenizer(root, "tokenizer", te1.config.vocab_size),
+        tokenizer2=_tokenizer(root, "tokenizer_2", te2.config.vocab_size),
         scheduler=_scheduler(root),
     )
 
@@ -141,14 +145,26 @@ def _frozen(model: Model, device: torch.device) -> Model:
 def _load(load: Callable[..., Any], root: str, part: str, **options: Any) -> Any:
     """One component, its failures as sentences."""
     try:
-        return load(root, subfolder=part, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the libraries' talk among themselves
+            return load(root, subfolder=part, **options)
     except HFValidationError:
         raise BaseModelError(f"{root} is neither a folder nor a Hub id.") from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BaseModelError(
             f"The base {root} could not be loaded: its part {part} is missing or damaged ({first})."
         ) from error
+
+
+def _tokenizer(root: str, part: str, size: int) -> CLIPTokenizer:
+    """The tokenizer with all the tokens of its encoder; where its folder is missing, transformers makes an empty one."""
+    tokenizer: CLIPTokenizer = _load(CLIPTokenizer.from_pretrained, root, part)
+    if len(tokenizer) < size:
+        raise BaseModelError(
+            f"The base {root} could not be loaded: its part {part} is missing or damaged ({len(tokenizer)} of {size} tokens)."
+        )
+    return tokenizer
 
 
 def _scheduler(root: str) -> dict[str, Any]:

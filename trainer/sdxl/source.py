@@ -27,6 +27,12 @@ def folder_of(source: str) -> Path | None:
     return path if path.is_dir() else None
 
 
+def name_of(source: str) -> str:
+    """A source as files may name it: without the path that it has on this machine."""
+    folder = None if source == STARTER else folder_of(source)
+    return folder.resolve().name if folder else source
+
+
 def family_of(source: str) -> Family:
     """Which family a source is of."""
     folder = folder_of(source)

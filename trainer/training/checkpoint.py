@@ -56,22 +56,27 @@ def write(folder: Path, step: int, smoothed: float, seconds: float, adapter: Ada
             os.replace(part, target)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    for old in sorted(folder.glob("[0-9]*"))[:-KEPT]:
+    for old in _by_step(folder)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
 def newest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole; None if there is none."""
-    for candidate in sorted(folder.glob("[0-9]*"), reverse=True):
+    for candidate in reversed(_by_step(folder)):
         try:
             state = json.loads((candidate / "state.json").read_text(encoding="utf-8"))
             whole = all(hashlib.sha256((candidate / n).read_bytes()).hexdigest() == state["sha256"][n] for n in _FILES)
             if whole:
                 return Checkpoint(candidate, int(state["step"]), float(state["smoothed"]), float(state["seconds"]))
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
     return None
+
+
+def _by_step(folder: Path) -> list[Path]:
+    """The checkpoints, oldest first."""
+    return sorted(folder.glob("[0-9]*"), key=lambda path: (len(path.name), path.name))
 
 
 def restore(checkpoint: Checkpoint, adapter: Adapter, optimizer: torch.optim.Optimizer) -> None:
@@ -80,7 +85,7 @@ def restore(checkpoint: Checkpoint, adapter: Adapter, optimizer: torch.optim.Opt
         adapter.load_state(load((checkpoint.folder / "adapter.safetensors").read_bytes()))
         tensors = load((checkpoint.folder / "optimizer.safetensors").read_bytes())
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        for index, parameter in enumerate(parameters):
+        for index, parameter in enumerate(parameters if checkpoint.step else ()):  # before the first step there is no state
             state = {name: tensors[f"{index}.{name}"] for name in ("step", "exp_avg", "exp_avg_sq")}
             optimizer.state[parameter] = {
                 name: tensor if name == "step" else tensor.to(parameter.device) for name, tensor in state.items()

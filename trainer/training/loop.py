@@ -40,6 +40,7 @@ from trainer.training.events import (
     Warned,
 )
 from trainer.training.plan import Plan, seed_of
+from trainer.training.progress import fold
 from trainer.training.run import Run
 
 SMOOTHING = 0.98
@@ -82,7 +83,7 @@ def train(run: Run, home: Home) -> Iterator[Event]:
     dataset = Dataset.open(run.dataset).for_training()
     plan = Plan.of(dataset, run.settings)
     if done and done.step >= plan.steps and run.lora.is_file():
-        yield Finished(step=done.step, lora=run.lora.name, seconds=done.seconds)
+        yield Finished(step=done.step, lora=run.lora.name, seconds=fold(run.events()).seconds or done.seconds)
         return
     for sentence in dataset.refused:
         yield Warned(message=f"Left out: {sentence}")

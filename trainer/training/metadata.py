@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from trainer import __version__
 from trainer.presets import Family
+from trainer.sdxl.source import name_of
 from trainer.training.plan import Plan
 from trainer.training.run import Run
 
@@ -26,7 +27,7 @@ def describe(run: Run, plan: Plan, family: Family, version: str, prediction: str
         "ss_network_dim": settings.rank,
         "ss_network_alpha": settings.alpha,
         "ss_output_name": run.name,
-        "ss_sd_model_name": run.base,
+        "ss_sd_model_name": name_of(run.base),
         "ss_learning_rate": settings.unet_lr,
         "ss_unet_lr": settings.unet_lr,
         "ss_text_encoder_lr": json.dumps([settings.te1_lr, settings.te2_lr]),

@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class Run:
             asked: dict[str, Any] = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
             settings = validated(asked["settings"])
             return cls(folder, Path(asked["dataset"]), asked["base"], asked["preset"], settings)
-        except (ParseError, KeyError, UnicodeDecodeError) as error:
+        except (ParseError, KeyError, TypeError, UnicodeDecodeError) as error:
             raise RunError(f"{path} is damaged ({error}): start a new run.") from None
 
     @property
@@ -115,8 +116,10 @@ class Run:
         """Whether a living process works on this run: one with the heartbeat's number *and* start time."""
         try:
             beat = json.loads((self.folder / "heartbeat.json").read_text(encoding="utf-8"))
-            return bool(abs(psutil.Process(beat["pid"]).create_time() - beat["started"]) < 1)
-        except (OSError, ValueError, KeyError, psutil.Error):
+            process = psutil.Process(beat["pid"])
+            ended = process.status() == psutil.STATUS_ZOMBIE  # killed, and its parent has not looked yet
+            return not ended and bool(abs(process.create_time() - beat["started"]) < 1)
+        except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             return False
 
     def recorded(self, events: Iterable[Event]) -> Iterator[Event]:
@@ -130,12 +133,13 @@ class Run:
             (self.folder / "stop").unlink(missing_ok=True)
             beat = {"pid": os.getpid(), "started": psutil.Process().create_time()}
             write_atomically(self.folder / "heartbeat.json", json.dumps(beat).encode())
-            log = self.events_path.open("a", encoding="utf-8", buffering=1)
+            log = self.events_path.open("a+b", buffering=0)
         with log:
             try:
+                self._end_line(log)
                 for event in events:
                     with storing(self.events_path):
-                        log.write(to_line(event) + "\n")
+                        log.write(_bytes(event))
                     yield event
             except ImpastoError as error:
                 self._note(log, str(error))
@@ -147,7 +151,20 @@ class Run:
                 (self.folder / "heartbeat.json").unlink(missing_ok=True)
                 (self.folder / "stop").unlink(missing_ok=True)
 
+    def _end_line(self, log: FileIO) -> None:
+        """End a line that a killed process left unfinished, so that the next event has a line of its own."""
+        with storing(self.events_path):
+            if log.seek(0, os.SEEK_END):
+                log.seek(-1, os.SEEK_END)
+                if log.read(1) != b"\n":
+                    log.write(b"\n")
+
     @staticmethod
-    def _note(log: Any, message: str) -> None:
+    def _note(log: FileIO, message: str) -> None:
         with contextlib.suppress(OSError):  # the disk is full: the error that is raised on says so
-            log.write(to_line(Failed(message=message)) + "\n")
+            log.write(_bytes(Failed(message=message)))
+
+
+def _bytes(event: Event) -> bytes:
+    """The event's line in the log."""
+    return (to_line(event) + "\n").encode("utf-8", errors="replace")

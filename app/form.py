@@ -1,0 +1,63 @@
+"""Inputs for settings, made from the schema: its names, its help. An empty input means what the preset says.
+
+Knows neither tabs nor runs, and no setting by name but those it is asked to show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import gradio as gr
+
+from trainer import presets
+from trainer.sdxl.source import family_of
+from trainer.settings import Settings
+
+LABELS = {
+    "unet_lr": "U-Net learning rate",
+    "te1_lr": "Text encoder 1 learning rate",
+    "te2_lr": "Text encoder 2 learning rate",
+    "min_snr_gamma": "Min-SNR gamma",
+    "checkpoint_every": "Checkpoint every … steps",
+    "sample_every": "Sample every … steps",
+}
+
+
+def label(name: str) -> str:
+    """What a setting is called in the page."""
+    return LABELS.get(name, name.replace("_", " ").capitalize())
+
+
+class Form:
+    """One text input per setting; the preset's value shows through where it is empty."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Build the inputs where the page is being built."""
+        self.fields = {
+            name: gr.Textbox(label=label(name), info=Settings.model_fields[name].description, max_lines=1, min_width=170)
+            for name in names
+        }
+
+    @property
+    def components(self) -> list[gr.Textbox]:
+        """The inputs in their order."""
+        return list(self.fields.values())
+
+    def overrides(self, given: Mapping[Any, Any]) -> dict[str, str]:
+        """What the person has filled in, by setting, from an event's inputs."""
+        filled = {name: str(given[field] or "").strip() for name, field in self.fields.items()}
+        return {name: text for name, text in filled.items() if text}
+
+    def placeholders(self, preset: str, base: str) -> list[Any]:
+        """Updates that show the preset's values, in the order of `components`. Raises `SettingsError`."""
+        settings = presets.load(preset).settings(family_of(base))
+        return [gr.update(placeholder=shown(name, settings)) for name in self.fields]
+
+
+def shown(name: str, settings: Settings) -> str:
+    """A setting's value as text."""
+    value = getattr(settings, name)
+    if name == "steps" and not value:
+        return f"{settings.passes:g} passes per picture"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,162 @@
+"""The processes that the page starts: trainings, which outlive it, and the previewer, which does not. Knows no torch.
+
+A training is found again by the heartbeat in its run folder, whoever started it. The previewer is one warm child that
+draws for all; it ends with the page, or when the card is wanted for a training.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import trainer
+from trainer.errors import ImpastoError, RunError, storing
+from trainer.home import Home
+from trainer.recipe import Request
+from trainer.training.run import Run
+
+Advance = Callable[[int, int], None]
+"""Told (done, total) while something is drawn."""
+
+_ROOT = Path(trainer.__file__).resolve().parents[1]
+"""Where `python -m trainer` is found, installed or not."""
+
+
+class PreviewError(ImpastoError):
+    """The previewer could not draw."""
+
+
+def launch(arguments: Sequence[str], log: Path, stdin: int, stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start Python in a process group of its own, so that Ctrl+C in the page's terminal does not reach it."""
+    command = [sys.executable, *arguments]
+    with storing(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as told:
+            if sys.platform == "win32":
+                flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
+                return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=told, cwd=_ROOT, creationflags=flags)
+            return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=told, cwd=_ROOT, start_new_session=True)
+
+
+class Trainings:
+    """The runs of a home folder, and those of their processes that this page has started."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._lock = threading.Lock()
+        self._children: dict[Path, tuple[subprocess.Popen[bytes], int]] = {}
+        """The process that works on a run, and the length of the run's log when it was started."""
+
+    def names(self) -> list[str]:
+        """The runs there are, newest first."""
+        found = self._home.runs.glob("*/settings.toml") if self._home.runs.is_dir() else ()
+        newest_first = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+        return [path.parent.name for path in newest_first]
+
+    def open(self, name: str) -> Run:
+        """The run of that name. Raises `RunError`, `SettingsError`."""
+        if name not in self.names():
+            raise RunError(f"There is no run {name} any more: choose another one.")
+        return Run.open(self._home.runs / name)
+
+    def alive(self, run: Run) -> bool:
+        """Whether a process works on `run`, or is about to. One that only has to end is no longer at work."""
+        return self.starting(run) or run.alive()
+
+    def starting(self, run: Run) -> bool:
+        """Whether this page has started a process for `run` that has not told of anything yet."""
+        child = self._children.get(run.folder)
+        if child is None or child[0].poll() is not None:  # poll also buries a child that has ended
+            return False
+        return _length(run.events_path) == child[1]
+
+    def living(self) -> Run | None:
+        """The run that is being trained now, if one is."""
+        for name in self.names():
+            try:
+                run = self.open(name)
+            except ImpastoError:
+                continue  # a damaged run folder is not being trained
+            if self.alive(run):
+                return run
+        return None
+
+    def start(self, run: Run) -> None:
+        """Train `run`, from its newest checkpoint if it has one. Raises `RunError` if a training is under way already."""
+        with self._lock:
+            other = self.living()
+            if other is not None:
+                raise RunError(f"{other.name} is being trained: wait until it is over, or stop it first.")
+            work = ["-m", "trainer", "--home", str(self._home.root), "resume", str(run.folder)]
+            length = _length(run.events_path)
+            process = launch(work, run.folder / "log.txt", subprocess.DEVNULL, subprocess.DEVNULL)
+            self._children[run.folder] = process, length
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+class Previewer:
+    """The page's end of the previewer's process: one request at a time, a new process whenever there is none."""
+
+    def __init__(self, home: Home) -> None:
+        self.session = secrets.token_hex(8)
+        """Differs between openings of the page: what was drawn with a base that has changed since is not shown again."""
+        self._log = home.cache / "previewer.log"
+        self._turn = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def draw(self, base: str, request: Request, out: Path, advance: Advance) -> None:
+        """Draw one picture to `out`. Raises `PreviewError`."""
+        self._ask({"do": "draw", "base": base, "request": request.to_json(), "out": str(out)}, advance)
+
+    def sheet(self, base: str, lora: Path, out: Path, seed: int, advance: Advance) -> None:
+        """Draw a LoRA's style sheet to `out`. Raises `PreviewError`."""
+        self._ask({"do": "sheet", "base": base, "lora": str(lora), "out": str(out), "seed": seed}, advance)
+
+    def unload(self) -> None:
+        """End the process, and what it is drawing; the next request starts another."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def _ask(self, request: dict[str, Any], advance: Advance) -> None:
+        with self._turn:
+            process, answered = self._running(), False
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.flush()
+                for line in process.stdout:
+                    answer = json.loads(line)
+                    answered = answer["is"] != "step"
+                    if answer["is"] == "error":
+                        raise PreviewError(answer["message"])
+                    if answered:
+                        return
+                    advance(answer["done"], answer["total"])
+            except (BrokenPipeError, json.JSONDecodeError):
+                pass  # the process has ended: told below
+            finally:
+                if not answered:  # it must not go on: the next request would be given this one's answers
+                    process.kill()
+                    process.communicate()
+            if self._process is not process:
+                raise PreviewError("The drawing was ended, because a training needs the memory. Draw again when it is over.")
+            raise PreviewError(f"The previewer ended unexpectedly. {self._log} says why; draw again to start it anew.")
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        process = self._process
+        if process is None or process.poll() is not None:
+            process = launch(["-m", "trainer.preview.worker"], self._log, subprocess.PIPE, subprocess.PIPE)
+            self._process = process
+        return process

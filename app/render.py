@@ -1,0 +1,152 @@
+"""A run's progress as what is shown: a sentence, a bar, the curve of the loss, samples. Pure functions of `Progress`.
+
+Markup is made from numbers alone; text that people or files gave goes into Markdown, every sign of it literal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from app.notice import literal
+from trainer.training.progress import Progress
+from trainer.training.run import Run
+
+Situation = Literal["starting", "encoding", "training", "stopping", "stopped", "finished", "failed", "lost"]
+MOST_POINTS = 300
+MOST_SAMPLES = 8
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 200, 46, 24, 10
+STARTER_NOTE = "This LoRA is *only for the starter base*: it does nothing useful in SDXL."
+
+
+def situation(progress: Progress, alive: bool, starting: bool, stopping: bool) -> Situation:
+    """What is going on: the log tells the state, the process whether it is still true."""
+    if starting:
+        return "starting"
+    match progress.state:
+        case "stopped" | "finished" | "failed" as over:
+            return over
+        case _ if not alive:
+            return "lost"
+        case _ if stopping:
+            return "stopping"
+        case "waiting":
+            return "starting"
+        case under_way:
+            return under_way
+
+
+def status(run: Run, progress: Progress, now: Situation) -> str:
+    """Where the run stands, in Markdown: a heading and a line."""
+    name, step = literal(run.name), f"{progress.step} of {progress.steps} steps"
+    match now:
+        case "starting":
+            return f"### Starting {name}\nLoading the base model."
+        case "encoding":
+            done, total = progress.encoded
+            return f"### Preparing {name}\n{done} of {total} pictures are encoded."
+        case "training":
+            return f"### Training {name}\n{_pace(progress)}"
+        case "stopping":
+            return f"### Stopping {name}\nIt stops after the step it is at, and keeps what it has learnt."
+        case "stopped":
+            return f"### {name} is stopped\nAfter {step}; what it has learnt so far is kept. {_made(run, progress)}"
+        case "finished":
+            return f"### {name} is finished\n{progress.step} steps. {_made(run, progress)}"
+        case "failed":
+            return f"### {name} failed\n{literal(progress.message)}"
+        case "lost":
+            log = literal(str(run.folder / "log.txt"))
+            return (
+                f"### {name} was interrupted\nIts process ended without a word, after {step}. "
+                f"*Resume* goes on from the last checkpoint. What the process printed is in {log}."
+            )
+
+
+def _pace(progress: Progress) -> str:
+    last = progress.last
+    if last is None:
+        return f"{progress.steps} steps to go. The first samples are being drawn."
+    if progress.step == progress.steps:
+        return f"All {progress.steps} steps are done. The last samples are being drawn."
+    speed = f"{last.speed:.1f} steps per second" if last.speed >= 1 else f"{1 / max(last.speed, 1e-9):.1f} seconds per step"
+    memory = f" · {last.memory / 2**30:.1f} GiB" if last.memory else ""
+    return f"Step {progress.step} of {progress.steps} · {speed} · {duration(last.eta)} left{memory}"
+
+
+def _made(run: Run, progress: Progress) -> str:
+    note = f" {STARTER_NOTE}" if run.base == "starter" else ""
+    return f"The LoRA is {literal(str(run.folder / progress.lora))} and can be mixed in *Preview*.{note}"
+
+
+def duration(seconds: float) -> str:
+    """A rough length of time."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def warnings(progress: Progress) -> str:
+    """The warnings as a Markdown list."""
+    return "\n".join(f"- {literal(message)}" for message in dict.fromkeys(progress.warnings))
+
+
+def bar(progress: Progress, now: Situation) -> str:
+    """How much is done, as a bar."""
+    done, total = progress.encoded
+    share = done / max(1, total) if now == "encoding" else progress.share
+    percent = round(100 * min(1.0, share))
+    return (
+        f'<div class="impasto-bar {now}" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{percent}"><i style="width:{percent}%"></i></div>'
+    )
+
+
+def chart(losses: Sequence[tuple[int, float, float]]) -> str:
+    """The loss of every step, faint, and smoothed, strong, as a drawing; empty below two steps."""
+    if len(losses) < 2:
+        return ""
+    stride = max(1, len(losses) // MOST_POINTS)
+    rows = [*losses[:-1:stride], losses[-1]]
+    first, last = rows[0][0], rows[-1][0]
+    top = _ceiling([row[1] for row in rows] + [row[2] for row in rows])
+
+    def place(step: int, value: float) -> str:
+        x = LEFT + (WIDTH - LEFT - 8) * (step - first) / max(1, last - first)
+        y = TOP + (HEIGHT - TOP - BOTTOM) * (1 - min(value, top) / top)
+        return f"{x:.1f},{y:.1f}"
+
+    raw = " ".join(place(step, loss) for step, loss, _ in rows)
+    smoothed = " ".join(place(step, smooth) for step, _, smooth in rows)
+    grid = "".join(_line(top * part / 4, TOP + (HEIGHT - TOP - BOTTOM) * (1 - part / 4)) for part in range(5))
+    return (
+        f'<figure class="impasto-chart"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="Smoothed loss {rows[-1][2]:.4f} at step {last}">{grid}'
+        f'<polyline class="raw" points="{raw}"/><polyline class="smoothed" points="{smoothed}"/>'
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">{first}</text>'
+        f'<text x="{WIDTH - 8}" y="{HEIGHT - 6}" text-anchor="end">step {last}</text></svg>'
+        f"<figcaption>Loss <b>{rows[-1][2]:.4f}</b> smoothed, {rows[-1][1]:.4f} at the last step</figcaption></figure>"
+    )
+
+
+def _ceiling(values: Sequence[float]) -> float:
+    """A top for the scale that a few outliers do not raise."""
+    ordered = sorted(values)
+    return max(ordered[int(0.98 * (len(ordered) - 1))] * 1.15, 1e-6)
+
+
+def _line(value: float, y: float) -> str:
+    return (
+        f'<line x1="{LEFT}" x2="{WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.2g}</text>'
+    )
+
+
+def samples(run: Run, progress: Progress) -> list[tuple[Path, str]]:
+    """The latest sample pictures that are there, newest first, with their captions."""
+    latest = reversed(progress.samples[-MOST_SAMPLES:])
+    return [(run.folder / sample.path, f"step {sample.step}") for sample in latest if (run.folder / sample.path).is_file()]

@@ -1,0 +1,186 @@
+"""The tab *Train*: one button starts a process of its own; after that the tab only reads the run's folder.
+
+Knows nothing of what a step is. A page that is loaded again shows the same run, because nothing is remembered here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app import render
+from app.desk import Desk
+from app.form import Form
+from app.notice import told
+from trainer import presets
+from trainer.errors import RunError
+from trainer.home import free_name, safe_name
+from trainer.sdxl.source import STARTER, check_source, family_of, folder_of
+from trainer.training.run import Run
+
+SETTINGS = ("steps", "rank", "unet_lr", "te1_lr", "te2_lr", "batch", "resolution", "seed", "checkpoint_every", "sample_every")
+NO_RUN = "### Nothing is trained yet\nChoose a dataset and press *Train*. A training goes on when this page is closed."
+STARTER_INFO = (
+    "Trained on the starter base, the LoRA is **only for the starter base**. Give an SDXL base for one that other programs use."
+)
+
+Updates = dict[Any, Any]
+
+
+class TrainTab:
+    """The tab's components and what they do."""
+
+    def __init__(self, desk: Desk) -> None:
+        """Build the tab where the page is being built."""
+        self.desk = desk
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                self._build_choices()
+            with gr.Column(scale=3, min_width=320):
+                self._build_progress()
+
+    def _build_choices(self) -> None:
+        self.dataset = gr.Dropdown([], label="Dataset", elem_id="train-dataset")
+        found = [presets.load(name) for name in presets.names()]
+        self.preset = gr.Radio(
+            [(f"{preset.title}: {_uncapitalised(preset.description)}", preset.name) for preset in found],
+            value=presets.DEFAULT, label="Preset", elem_id="preset", elem_classes="impasto-list",
+        )  # fmt: skip
+        self.name = gr.Textbox(label="Name of the LoRA", placeholder="the dataset's name", max_lines=1, elem_id="lora-name")
+        self.base = gr.Textbox(
+            STARTER, label="Base model", max_lines=1, elem_id="train-base",
+            info="starter (comes with Impasto), a diffusers folder of SDXL, or a Hub id",
+        )  # fmt: skip
+        self.only_starter = gr.Markdown(STARTER_INFO, elem_classes="impasto-hint")
+        with gr.Accordion("Settings", open=False, elem_id="settings"), gr.Row():
+            self.form = Form(SETTINGS)
+        self.train = gr.Button("Train", variant="primary", size="lg", elem_id="train")
+
+    def _build_progress(self) -> None:
+        self.seen = gr.Textbox(visible=False)
+        self.run = gr.Dropdown([], label="Run", visible=False, elem_id="run")
+        self.status = gr.Markdown(NO_RUN, latex_delimiters=[], elem_id="status")
+        self.bar = gr.HTML(visible=False, elem_id="bar", padding=False)
+        self.stop = gr.Button("Stop and keep what it has learnt", visible=False, size="sm", elem_id="stop")
+        self.resume = gr.Button("Resume", visible=False, size="sm", elem_id="resume")
+        self.chart = gr.HTML(elem_id="chart", padding=False)
+        self.warnings = gr.Markdown(elem_classes="impasto-notes", latex_delimiters=[], visible=False)
+        self.samples = gr.Gallery(
+            columns=4, height="auto", allow_preview=True, interactive=False, object_fit="cover", visible=False, buttons=[],
+            label="Samples", show_label=False, elem_id="samples",
+        )  # fmt: skip
+        self.timer = gr.Timer(1.0)
+
+    @property
+    def inputs(self) -> set[Any]:
+        """What a new run is made from."""
+        return {self.dataset, self.preset, self.name, self.base, *self.form.components}
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What shows a run."""
+        return [
+            self.run, self.seen, self.status, self.bar, self.chart, self.warnings, self.samples, self.stop, self.resume,
+        ]  # fmt: skip
+
+    def connect(self) -> None:
+        """Wire the events."""
+        gr.on(
+            [self.preset.input, self.base.change], self.show_preset, [self.preset, self.base],
+            [*self.form.components, self.only_starter], show_progress="hidden",
+        )  # fmt: skip
+        self.train.click(told(self.start), self.inputs, self.outputs)
+        self.stop.click(told(self.ask_to_stop), self.run, self.outputs)
+        self.resume.click(told(self.go_on), self.run, self.outputs)
+        self.run.input(told(self.show), self.run, self.outputs, show_progress="hidden")
+        self.timer.tick(told(self.look), [self.run, self.seen], self.outputs, show_progress="hidden", queue=False)
+
+    def show_preset(self, preset: str, base: str) -> list[Any]:
+        """The preset's values in the empty settings, and whom the LoRA will be for."""
+        family = family_of(base.strip() or STARTER)
+        return [*self.form.placeholders(preset, base.strip() or STARTER), gr.update(visible=family == "starter")]
+
+    def choose_dataset(self, name: str | None) -> Any:
+        """Offer the datasets there are, `name` chosen."""
+        names = self.desk.dataset_names()
+        return gr.update(choices=names, value=name if name in names else (names[0] if names else None))
+
+    def start(self, given: dict[Any, Any]) -> Updates:
+        """Make a run and start its process. Raises `ImpastoError`."""
+        dataset = self.desk.dataset(given[self.dataset]).for_training()
+        base = _base(given[self.base])
+        overrides = {"trigger": dataset.trigger, **self.form.overrides(given)}
+        settings = presets.load(given[self.preset]).settings(family_of(base), overrides)
+        busy = self.desk.trainings.living()
+        if busy is not None:
+            raise RunError(f"{busy.name} is being trained: wait until it is over, or stop it first.")
+        folder = free_name(self.desk.home.runs, safe_name(given[self.name] or dataset.folder.name, "style"))
+        return self._started(Run.create(folder, dataset.folder, base, given[self.preset], settings))
+
+    def go_on(self, name: str) -> Updates:
+        """Resume a run that was stopped or interrupted. Raises `RunError`."""
+        return self._started(self.desk.trainings.open(name))
+
+    def ask_to_stop(self, name: str) -> Updates:
+        """Leave word that the run should stop. Raises `RunError`, `StorageError`."""
+        self.desk.trainings.open(name).ask_to_stop()
+        return self.show(name)
+
+    def show_latest(self) -> Updates:
+        """The run that is being trained, else the newest one."""
+        living, names = self.desk.trainings.living(), self.desk.trainings.names()
+        return self.show(living.folder.name if living else (names[0] if names else None))
+
+    def show(self, name: str | None) -> Updates:
+        """A run as it is now, and the choice of runs. Raises `RunError`."""
+        names = self.desk.trainings.names()
+        choice = {self.run: gr.update(choices=names, value=name, visible=len(names) > 1)}
+        return {**choice, **self.look(name, "")} if name else choice
+
+    def look(self, name: str | None, seen: str) -> Updates:
+        """What is new since the page has `seen` the run. Raises `RunError`."""
+        if not name:
+            return {self.seen: gr.skip()}
+        run = self.desk.trainings.open(name)
+        progress = self.desk.watch.progress(run)
+        trainings = self.desk.trainings
+        now = render.situation(progress, trainings.alive(run), trainings.starting(run), run.asked_to_stop)
+        pictures = f"{name} {len(progress.samples)}"
+        seeing = f"{now} {progress.step} {progress.encoded} {len(progress.warnings)}\n{pictures}"
+        if seeing == seen:
+            return {self.seen: gr.skip()}
+        updates: Updates = {
+            self.seen: seeing,
+            self.status: render.status(run, progress, now),
+            self.bar: gr.update(value=render.bar(progress, now), visible=True),
+            self.chart: render.chart(progress.losses),
+            self.warnings: gr.update(value=render.warnings(progress), visible=bool(progress.warnings)),
+            self.stop: gr.update(visible=now in ("encoding", "training") and run.alive()),
+            self.resume: gr.update(visible=now in ("stopped", "failed", "lost")),
+        }
+        if not seen.endswith(f"\n{pictures}"):
+            updates[self.samples] = gr.update(value=self._samples(run), visible=bool(progress.samples))
+        return updates
+
+    def _started(self, run: Run) -> Updates:
+        self.desk.previewer.unload()  # one process holds the card
+        self.desk.trainings.start(run)
+        return self.show(run.folder.name)
+
+    def _samples(self, run: Run) -> list[tuple[Path, str]]:
+        found = render.samples(run, self.desk.watch.progress(run))
+        return [(self.desk.thumbnails.of(path, 768), caption) for path, caption in found]
+
+
+def _base(given: str) -> str:
+    """A base's source as the run keeps it: the process that reads it runs in another folder. Raises `BaseModelError`."""
+    source = given.strip() or STARTER
+    check_source(source)
+    folder = folder_of(source)
+    return source if source == STARTER or folder is None else str(folder.resolve())
+
+
+def _uncapitalised(text: str) -> str:
+    return text[:1].lower() + text[1:]

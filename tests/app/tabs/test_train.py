@@ -1,0 +1,111 @@
+from typing import Any
+
+import pytest
+
+from app.desk import Desk
+from app.jobs import Previewer, Trainings
+from app.tabs.train import TrainTab
+from tests.app.conftest import in_blocks
+from trainer.errors import BaseModelError, DatasetError, ImpastoError, RunError, SettingsError
+from trainer.training import events
+from trainer.training.run import Run
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What happened instead of processes being started and ended, in order."""
+    happened: list[str] = []
+    monkeypatch.setattr(Previewer, "unload", lambda self: happened.append("unloaded"))
+    monkeypatch.setattr(Trainings, "start", lambda self, run: happened.append(f"started {run.folder.name}"))
+    return happened
+
+
+@pytest.fixture
+def tab(desk: Desk) -> TrainTab:
+    return in_blocks(lambda: TrainTab(desk))
+
+
+def given(tab: TrainTab, **chosen: str) -> dict[Any, Any]:
+    """The tab's inputs: a dataset and the preset's settings, but for what is `chosen`."""
+    values: dict[Any, Any] = {
+        tab.dataset: "stripes", tab.preset: "quick-look", tab.name: "", tab.base: "starter",
+        **dict.fromkeys(tab.form.components, ""),
+    }  # fmt: skip
+    for name, value in chosen.items():
+        values[tab.form.fields[name] if name in tab.form.fields else getattr(tab, name)] = value
+    return values
+
+
+def test_one_button_makes_a_run_and_starts_it(tab: TrainTab, desk: Desk, done: list[str]) -> None:
+    desk.dataset("stripes").write_trigger("vellorn")
+    updates = tab.start(given(tab, steps="20"))
+    run = Run.open(desk.home.runs / "stripes")
+    assert (run.settings.steps, run.settings.trigger, run.preset, run.base) == (20, "vellorn", "quick-look", "starter")
+    assert run.dataset == desk.home.datasets / "stripes"
+    assert done == ["unloaded", "started stripes"]
+    assert updates[tab.run]["value"] == "stripes"
+
+
+def test_a_second_run_of_the_same_name_gets_another_folder(tab: TrainTab, desk: Desk, done: list[str]) -> None:
+    for _ in range(2):
+        tab.start(given(tab, name="Ink & wash"))
+    assert done[1::2] == ["started Ink-wash", "started Ink-wash-2"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "error", "words"),
+    [
+        ({"dataset": ""}, DatasetError, "Choose a dataset"),
+        ({"dataset": "gone"}, DatasetError, "no dataset gone"),
+        ({"dataset": "empty"}, DatasetError, "no picture to train on"),
+        ({"base": "nowhere"}, BaseModelError, "no base model nowhere"),
+        ({"rank": "abc"}, SettingsError, "rank"),
+        ({"steps": "-1"}, SettingsError, "steps"),
+        ({"preset": "bogus"}, SettingsError, "no preset"),
+    ],
+)
+def test_wrong_input_is_a_sentence_and_starts_nothing(
+    tab: TrainTab, desk: Desk, done: list[str], chosen: dict[str, str], error: type[ImpastoError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        tab.start(given(tab, **chosen))
+    assert done == []
+    assert not desk.home.runs.exists()
+
+
+def test_a_page_that_is_loaded_again_shows_the_newest_run(tab: TrainTab, done: list[str]) -> None:
+    assert tab.seen not in tab.show_latest()
+    tab.start(given(tab))
+    latest = tab.show_latest()
+    assert latest[tab.run]["value"] == "stripes"
+    assert tab.status in latest
+
+
+def test_only_what_is_new_is_sent(tab: TrainTab, desk: Desk, done: list[str]) -> None:
+    tab.start(given(tab))
+    run = desk.trainings.open("stripes")
+    first = tab.look("stripes", "")
+    assert tab.samples in first
+    assert list(tab.look("stripes", first[tab.seen])) == [tab.seen]
+    run.events_path.write_text(events.to_line(events.Encoded(done=1, total=3)) + "\n", encoding="utf-8")
+    later = tab.look("stripes", first[tab.seen])
+    assert later[tab.seen] != first[tab.seen]
+    assert tab.samples not in later
+
+
+def test_a_run_whose_process_is_gone_can_be_resumed(tab: TrainTab, desk: Desk, done: list[str]) -> None:
+    tab.start(given(tab))
+    shown = tab.look("stripes", "")
+    assert "was interrupted" in shown[tab.status]
+    assert shown[tab.resume]["visible"]
+    assert not shown[tab.stop]["visible"]
+    tab.go_on("stripes")
+    assert done[2:] == ["unloaded", "started stripes"]
+    with pytest.raises(RunError, match="no run gone"):
+        tab.look("gone", "")
+
+
+def test_stop_leaves_word_in_the_run(tab: TrainTab, desk: Desk, done: list[str]) -> None:
+    tab.start(given(tab))
+    tab.ask_to_stop("stripes")
+    assert desk.trainings.open("stripes").asked_to_stop

@@ -1,0 +1,234 @@
+"""The whole way in a real browser: pictures dropped, captioned, trained, mixed. Needs Chromium (CHROMIUM, or on the PATH)."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from trainer.home import Home, shipped
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+T = TypeVar("T")
+BLUEPRINT = shipped("assets", "styles", "blueprint")
+PATIENCE = 120
+"""Seconds that anything may take on a slow machine."""
+
+expect.set_options(timeout=PATIENCE * 1000)
+
+
+def wait_for(what: Callable[[], T], seconds: float = PATIENCE) -> T:
+    """The first true value of `what`."""
+    until = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < until, f"waited {seconds} s in vain"
+        time.sleep(0.1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail("There is no Chromium: install it, or name it in CHROMIUM.")
+        pytest.skip("There is no Chromium on the PATH, and CHROMIUM names none.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def address(home: Home) -> Iterator[str]:
+    """The page as a process of its own, with the test's home."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "app", "--home", str(home.root), "--no-browser", "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        told = server.stdout.readline()
+        assert f"http://127.0.0.1:{port}" in told
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.communicate(timeout=20)
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """The page, opened; at the end it must have asked nobody else for anything, and have had no errors."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE * 1000)
+    elsewhere: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: elsewhere.append(request.url) if _is_foreign(request.url, address) else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    yield page
+    context.close()
+    assert elsewhere == []
+    assert errors == []
+
+
+def _is_foreign(url: str, address: str) -> bool:
+    return not url.startswith((address, "data:", "blob:"))
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def create_dataset(page: Page, name: str) -> None:
+    page.get_by_label("New dataset").fill(name)
+    page.get_by_role("button", name="Create").click()
+    expect(page.locator("#dataset-name input")).to_have_value(name)
+
+
+def drop(page: Page, files: list[Path]) -> None:
+    page.locator("#drop input[type=file]").set_input_files(files)
+
+
+def open_picture(page: Page, number: int, name: str) -> None:
+    page.locator("#pictures .thumbnail-item").nth(number).click()
+    expect(page.locator("#caption")).to_contain_text(f"Caption of {name}")
+
+
+def pictures(count: int) -> list[Path]:
+    return [BLUEPRINT / f"{number:02}.png" for number in range(1, count + 1)]
+
+
+def choose_lora(page: Page, row: int, label: str) -> None:
+    page.locator(f"#lora-{row} input").click()
+    page.get_by_role("option", name=label, exact=True).click()
+    expect(page.locator(f"#lora-{row} input")).to_have_value(label)
+
+
+def set_weight(page: Page, row: int, weight: str) -> None:
+    number = page.locator(f"#weight-{row} input[type=number]")
+    number.fill(weight)
+    number.press("Tab")
+
+
+def generate(page: Page, home: Home) -> bytes:
+    """Press Generate; the bytes of the picture that is kept."""
+    before = set(home.pictures.glob("*.png"))
+    page.locator("#generate").click()
+    new = wait_for(lambda: set(home.pictures.glob("*.png")) - before)
+    expect(page.locator("#before-after img").first).to_be_visible()
+    expect(page.get_by_text(next(iter(new)).name)).to_be_visible()
+    return next(iter(new)).read_bytes()
+
+
+def test_pictures_become_a_style_that_is_mixed(page: Page, home: Home) -> None:
+    create_dataset(page, "prints")
+    drop(page, pictures(6))
+    expect(page.locator("#pictures .thumbnail-item")).to_have_count(6)
+    open_picture(page, 1, "02.png")
+    page.locator("#caption textarea").fill("a tree, seen from afar")
+    wait_for(lambda: (home.datasets / "prints" / "02.txt").is_file())
+    page.locator("#trigger input").fill("vellorn")
+    caption, kept = home.datasets / "prints" / "02.txt", home.datasets / "prints" / "dataset.toml"
+    wait_for(lambda: caption.read_text(encoding="utf-8") == "a tree, seen from afar\n")
+    wait_for(lambda: kept.is_file() and "vellorn" in kept.read_text(encoding="utf-8"))
+
+    open_tab(page, "Train")
+    expect(page.locator("#train-dataset input")).to_have_value("prints")
+    page.locator("#settings button").first.click()
+    page.locator("#settings").get_by_label("Steps", exact=False).first.fill("20")
+    page.locator("#train").click()
+    expect(page.locator("#status")).to_contain_text("Step")
+    page.reload()
+    open_tab(page, "Train")
+    expect(page.locator("#status")).to_contain_text("prints")
+    expect(page.locator("#status")).to_contain_text("finished")
+    expect(page.locator("#chart svg")).to_be_visible()
+    expect(page.locator("#samples img").first).to_be_visible()
+    expect(page.locator("#status")).to_contain_text("only for the starter base")
+
+    lora = home.runs / "prints" / "prints.safetensors"
+    home.loras.mkdir(parents=True)
+    shutil.copyfile(lora, home.loras / "second.safetensors")
+    open_tab(page, "Preview")
+    page.locator("#live input").uncheck()
+    page.locator("#prompt textarea").fill("a red house on the left, on grass")
+    choose_lora(page, 1, "prints (run)")
+    page.locator("#insert-trigger").click()
+    expect(page.locator("#prompt textarea")).to_have_value("vellorn, a red house on the left, on grass")
+    choose_lora(page, 2, "second")
+    set_weight(page, 1, "0.8")
+    set_weight(page, 2, "0.5")
+    mixed = generate(page, home)
+    set_weight(page, 2, "-1")
+    assert generate(page, home) != mixed
+    set_weight(page, 1, "0")
+    set_weight(page, 2, "0")
+    alone = next((home.cache / "thumbnails").glob("base-*.png")).read_bytes()
+    assert generate(page, home) == alone != mixed
+
+
+def test_fast_clicks_never_reach_a_neighbours_caption(page: Page, home: Home) -> None:
+    files = pictures(6)
+    drop(page, [*files, *(path.with_suffix(".txt") for path in files)])
+    expect(page.locator("#pictures .thumbnail-item")).to_have_count(6)
+    folder = home.datasets / "my-style"
+    before = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.txt")}
+    caption = page.locator("#caption textarea")
+    tiles = page.locator("#pictures .thumbnail-item")
+    for turn, number in enumerate((0, 3, 1)):
+        open_picture(page, number, f"0{number + 1}.png")
+        caption.fill(f"written in turn {turn}")
+        for other in (4, 5, 4):
+            tiles.nth(other).click()
+    expect(page.locator("#caption")).to_contain_text("Caption of 05.png")
+    expect(caption).to_have_value(before["05.txt"].strip())
+    wanted = {**before, "01.txt": "written in turn 0\n", "04.txt": "written in turn 1\n", "02.txt": "written in turn 2\n"}
+    wait_for(lambda: {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.txt")} == wanted)
+
+
+def test_what_is_refused_is_told_literally_and_the_rest_is_kept(page: Page, home: Home, tmp_path: Path) -> None:
+    (home.datasets / "prints").mkdir(parents=True)
+    (home.datasets / "prints" / "<img src=x onerror=alert(1)> *slanted*.jpg").write_text("no picture")
+    page.reload()
+    expect(page.locator("#dataset-name input")).to_have_value("prints")
+    no_picture = tmp_path / "a __bold__ name.jpg"
+    no_picture.write_text("no picture")
+    drop(page, [no_picture, *pictures(1)])
+    expect(page.locator("#pictures .thumbnail-item")).to_have_count(1)
+    notes = page.locator(".impasto-notes").first
+    expect(notes).to_contain_text("a __bold__ name.jpg is not a picture that can be read")
+    expect(notes).to_contain_text("<img src=x onerror=alert(1)> *slanted*.jpg is not a picture")
+    expect(notes.locator("img, em")).to_have_count(0)
+    open_tab(page, "Preview")
+    page.locator("#style-sheet").click()
+    expect(page.get_by_text("Choose LoRA 1 first")).to_be_visible()
+
+
+def test_the_page_can_be_used_in_a_narrow_window(page: Page) -> None:
+    page.set_viewport_size({"width": 400, "height": 800})
+    for tab in ("Dataset", "Train", "Preview"):
+        open_tab(page, tab)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 400, f"{tab} is {width} pixels wide"

@@ -1,0 +1,83 @@
+"""The names in the file against a list of the names that are in use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from tests.tiny import unet_config
+from trainer.lora.keys import Component, component_of, file_name, is_attention, table
+
+GOLDEN: dict[str, list[int]] = json.loads(
+    Path(__file__).parents[1].joinpath("golden", "sdxl_attention_modules.json").read_text(encoding="utf-8")
+)
+
+
+def sdxl() -> Iterator[tuple[Component, nn.Module]]:
+    """The three models at their true size, without memory for their weights."""
+    from tests.tiny import FULL
+
+    wide = {
+        **unet_config(FULL), "sample_size": 128, "block_out_channels": (320, 640, 1280), "attention_head_dim": [5, 10, 20],
+        "norm_num_groups": 32, "cross_attention_dim": 2048, "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    }  # fmt: skip
+    with torch.device("meta"):
+        yield "unet", UNet2DConditionModel(**wide)
+        yield "te1", CLIPTextModel(CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12))
+        yield (
+            "te2",
+            CLIPTextModelWithProjection(
+                CLIPTextConfig(hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20)
+            ),
+        )
+
+
+def test_names_and_shapes_are_those_in_use() -> None:
+    found: dict[str, list[int]] = {}
+    for component, model in sdxl():
+        linears = {path: layer for path, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+        for name, path in table(component, linears).items():
+            found[name] = [linears[path].in_features, linears[path].out_features]
+    assert found == GOLDEN
+
+
+@pytest.mark.parametrize(
+    ("component", "path", "name"),
+    [
+        ("unet", "down_blocks.1.attentions.0.transformer_blocks.1.attn1.to_out.0",
+         "lora_unet_input_blocks_4_1_transformer_blocks_1_attn1_to_out_0"),
+        ("unet", "mid_block.attentions.0.transformer_blocks.9.attn2.to_k",
+         "lora_unet_middle_block_1_transformer_blocks_9_attn2_to_k"),
+        ("unet", "up_blocks.1.attentions.2.transformer_blocks.0.attn1.to_q",
+         "lora_unet_output_blocks_5_1_transformer_blocks_0_attn1_to_q"),
+        ("te1", "encoder.layers.0.self_attn.q_proj", "lora_te1_text_model_encoder_layers_0_self_attn_q_proj"),
+        ("te1", "text_model.encoder.layers.0.self_attn.q_proj", "lora_te1_text_model_encoder_layers_0_self_attn_q_proj"),
+        ("te2", "text_model.encoder.layers.31.self_attn.out_proj", "lora_te2_text_model_encoder_layers_31_self_attn_out_proj"),
+    ],
+)  # fmt: skip
+def test_a_path_and_its_name(component: Component, path: str, name: str) -> None:
+    assert file_name(component, path) == name
+    assert component_of(name) == component
+
+
+def test_a_block_that_sdxl_has_not_has_no_name() -> None:
+    with pytest.raises(ValueError, match=r"down_blocks\.3"):
+        file_name("unet", "down_blocks.3.attentions.0.transformer_blocks.0.attn1.to_q")
+
+
+@pytest.mark.parametrize("path", ["time_embedding.linear_1", "down_blocks.1.attentions.0.proj_in", "mid_block.attn1.to_qkv"])
+def test_other_layers_are_no_attention(path: str) -> None:
+    assert not is_attention("unet", path)
+
+
+@pytest.mark.parametrize("name", ["lora_te_text_model_encoder_layers_0", "transformer.single_blocks.0", "lora_te3_x", ""])
+def test_foreign_names_belong_to_no_part(name: str) -> None:
+    assert component_of(name) is None

@@ -1,0 +1,67 @@
+"""The style sheet: the base beside the LoRA, the same seeds in each column."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.preview.test_previewer import save_lora
+from trainer.preview import sheet as module
+from trainer.preview.previewer import Previewer
+from trainer.preview.sheet import draw_sheet
+from trainer.recipe import Request
+from trainer.sdxl.base import load_base
+
+
+class Brush(Previewer):
+    """A previewer that paints in plain colours: which, depends on the seed and the weight alone."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(load_base(str(folder), torch.device("cpu"), torch.float32))
+        self.asked: list[Request] = []
+
+    def picture(self, request: Request) -> Image.Image:
+        self.asked.append(request)
+        return Image.new("RGB", (request.width, request.height), (10 * request.seed, int(200 * request.loras[0].unet), 99))
+
+
+@pytest.fixture
+def brush(toy_base: Path) -> Brush:
+    return Brush(toy_base)
+
+
+@pytest.fixture
+def lora(toy_base: Path, tmp_path: Path) -> Path:
+    return save_lora(toy_base, tmp_path / "style.safetensors")
+
+
+def test_there_are_eight_prompts_at_three_weights(brush: Brush, lora: Path) -> None:
+    told = list(draw_sheet(brush, lora, seed=3))
+    assert [sheet.done for sheet in told] == [*range(1, 25), 24]
+    assert {sheet.total for sheet in told} == {24}
+    assert [sheet.picture is not None for sheet in told] == [False] * 24 + [True]
+    assert {asked.loras[0].unet for asked in brush.asked} == {0.0, 0.5, 1.0}
+
+
+def test_a_column_has_one_seed_and_one_prompt(brush: Brush, lora: Path) -> None:
+    list(draw_sheet(brush, lora, seed=3))
+    columns = [{(asked.seed, asked.prompt) for asked in brush.asked[column::8]} for column in range(8)]
+    assert all(len(column) == 1 for column in columns)
+    assert [seed for column in columns for seed, _ in column] == list(range(3, 11))
+
+
+def test_every_cell_is_where_it_belongs(brush: Brush, lora: Path) -> None:
+    *_, last = draw_sheet(brush, lora, seed=1)
+    assert last.picture is not None
+    colours = {colour for _, colour in last.picture.getcolors(1 << 24) or []}
+    for weight in (0.0, 0.5, 1.0):
+        for seed in range(1, 9):
+            assert (10 * seed, int(200 * weight), 99) in colours
+
+
+def test_sdxl_is_not_drawn_with_the_starters_prompts(brush: Brush, lora: Path) -> None:
+    list(draw_sheet(brush, lora))
+    assert tuple(asked.prompt for asked in brush.asked[:8]) == module.PROMPTS["sdxl"]

@@ -1,0 +1,87 @@
+"""The previewer's process, without and with the process."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from PIL import Image
+
+from trainer.errors import BaseModelError, LoraFileError
+from trainer.preview.previewer import Drawn, Previewer
+from trainer.preview.worker import Studio, serve
+from trainer.recipe import LoraChoice, Request
+
+SMALL = Request(prompt="a red house", seed=3, steps=2, width=64, height=64)
+
+
+class FakePreviewer:
+    """Draws a plain picture in two steps."""
+
+    def draw(self, request: Request) -> Iterator[Drawn]:
+        if request.loras:
+            raise LoraFileError(f"There is no LoRA file {request.loras[0].path}.")
+        yield Drawn(1, 2)
+        yield Drawn(2, 2, Image.new("RGB", (8, 8), (1, 2, 3)))
+
+
+def studio(loaded: list[str]) -> Studio:
+    def load(source: str) -> Previewer:
+        if source == "nowhere":
+            raise BaseModelError("There is no base model nowhere.")
+        loaded.append(source)
+        return cast(Previewer, FakePreviewer())
+
+    return Studio(load)
+
+
+def drawing(out: Path, base: str = "a", request: Request = SMALL) -> str:
+    return json.dumps({"do": "draw", "base": base, "request": request.to_json(), "out": str(out)})
+
+
+def test_a_picture_comes_in_steps_with_its_recipe(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "a.png"
+    answers = list(serve([drawing(out)], studio([])))
+    assert answers == [
+        {"is": "step", "done": 1, "total": 2}, {"is": "step", "done": 2, "total": 2}, {"is": "done", "out": str(out)}
+    ]  # fmt: skip
+    with Image.open(out) as picture:
+        assert "Seed: 3" in picture.info["parameters"]
+
+
+def test_the_base_stays_loaded_until_another_is_wanted(tmp_path: Path) -> None:
+    loaded: list[str] = []
+    list(serve([drawing(tmp_path / "a.png", base) for base in ("a", "a", "b", "a")], studio(loaded)))
+    assert loaded == ["a", "b", "a"]
+
+
+def test_every_request_has_one_last_answer_and_an_error_ends_only_its_own(tmp_path: Path) -> None:
+    lines = [
+        "no json", "[]", json.dumps({"do": "dance"}), json.dumps({}),
+        drawing(tmp_path / "a.png", "nowhere"),
+        drawing(tmp_path / "b.png", request=Request(prompt="", loras=(LoraChoice(Path("gone.safetensors")),))),
+        drawing(tmp_path / "c.png"),
+        json.dumps({"do": "quit"}),
+        drawing(tmp_path / "d.png"),
+    ]  # fmt: skip
+    last = [answer for answer in serve(lines, studio([])) if answer["is"] != "step"]
+    assert [answer["is"] for answer in last] == ["error"] * 6 + ["done"]
+    assert last[4]["message"] == "There is no base model nowhere."
+    assert "gone.safetensors" in last[5]["message"]
+    assert not (tmp_path / "d.png").exists()
+
+
+@pytest.mark.slow
+def test_the_process_answers_on_stdout_alone_and_ends_with_stdin(toy_base: Path, tmp_path: Path) -> None:
+    lines = [drawing(tmp_path / name, str(toy_base)) for name in ("a.png", "b.png")]
+    command = [sys.executable, "-m", "trainer.preview.worker"]
+    ended = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, check=True, timeout=120)
+    answers: list[dict[str, Any]] = [json.loads(line) for line in io.StringIO(ended.stdout)]
+    assert [answer["is"] for answer in answers] == ["step", "step", "done"] * 2
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

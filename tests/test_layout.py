@@ -1,0 +1,81 @@
+"""Imports run one way, and what the page may load is free of torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+LEVELS: tuple[frozenset[str], ...] = (
+    frozenset({"errors", "home"}),
+    frozenset({"settings", "recipe"}),
+    frozenset({"presets"}),
+    frozenset({"data", "lora", "sdxl"}),
+    frozenset({"training", "preview"}),
+    frozenset({"cli"}),
+    frozenset({"__main__"}),
+)
+"""Rooms of `trainer/` from the ground up: each may import from those below it, and `data`, `lora`, `sdxl` as said next."""
+
+BESIDE = {("sdxl", "lora")}
+"""Rooms of one level of which the first may import the second."""
+
+WITHOUT_TORCH = (
+    "errors", "home", "settings", "presets", "recipe", "cli", "data.intake", "data.captions", "data.dataset", "data.buckets",
+    "lora.keys", "lora.header", "training.run", "training.events", "training.progress", "training.plan", "sdxl.source",
+)  # fmt: skip
+
+
+def level(room: str) -> int:
+    """How high a room lies."""
+    return next(number for number, rooms in enumerate(LEVELS) if room in rooms)
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of this project that a file imports anywhere in it, as dotted names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide where they go"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] in ("app", "trainer", "tests")}
+
+
+def files() -> list[Path]:
+    return sorted((ROOT / "trainer").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_run_one_way(path: Path) -> None:
+    here = path.relative_to(ROOT / "trainer").parts[0].removesuffix(".py")
+    for name in imported(path):
+        top, *rest = name.split(".")
+        assert top == "trainer", f"the engine imports {name}"
+        there = rest[0]
+        if here in ("__init__", there) or there.startswith("__version"):
+            continue
+        assert level(there) < level(here) or (here, there) in BESIDE, f"{here} imports {name}"
+
+
+def test_only_the_cli_prints_and_leaves() -> None:
+    calls = {
+        (path.name, node.func.id)
+        for path in files()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "exit", "quit", "input")
+    }
+    assert {name for name, _ in calls} == {"cli.py"}
+
+
+def test_what_the_page_loads_is_free_of_torch() -> None:
+    modules = ", ".join(f"trainer.{name}" for name in WITHOUT_TORCH)
+    look = f"import sys, {modules}; print([name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
