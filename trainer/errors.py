@@ -65,6 +65,7 @@ class StorageError(ImpastoError):
 _REASONS = {
     errno.ENOSPC: "the disk is full: free some space and go on",
     errno.EDQUOT: "your quota on this disk is used up: free some space and go on",
+    errno.EFBIG: "the file would be larger than this disk or account permits: choose another folder",
     errno.EROFS: "the disk is read-only: choose another folder",
     errno.EACCES: "writing there is not permitted: choose another folder or change its permissions",
     errno.EPERM: "writing there is not permitted: choose another folder or change its permissions",

@@ -23,7 +23,7 @@ class Settings(BaseModel):
     passes: float = Field(60, gt=0, le=10_000, description="How often each picture is seen, where steps is 0.")
     steps: int = Field(0, ge=0, le=1_000_000, description="Training steps; 0 derives them from the passes per picture.")
     batch: int = Field(1, ge=1, le=64, description="Pictures per step.")
-    resolution: int = Field(1024, ge=64, le=2048, description="Side in pixels of a square training picture.")
+    resolution: int = Field(1024, ge=64, le=2048, multiple_of=32, description="Side in pixels of a square training picture.")
     rank: int = Field(16, ge=1, le=512, description="Size of the LoRA: more holds more detail and makes a larger file.")
     alpha: float = Field(16.0, gt=0, le=1024, description="The LoRA is scaled by alpha / rank.")
     unet_lr: float = Field(1e-4, ge=0, le=1, description="Learning rate of the U-Net.")
@@ -37,7 +37,7 @@ class Settings(BaseModel):
         0.0, ge=0, le=1, description="Noise shared by a whole channel, so that overall colour is learnt."
     )
     caption_dropout: float = Field(0.05, ge=0, le=1, description="Share of the pictures shown without their caption.")
-    seed: int = Field(1, ge=0, lt=2**63, description="The same seed and pictures give the same LoRA.")
+    seed: int = Field(1, ge=0, lt=2**32, description="The same seed and pictures give the same LoRA.")
     gradient_checkpointing: bool = Field(True, description="Saves memory, costs about a third of the speed.")
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     sample_every: int = Field(100, ge=0, description="Steps between sample pictures; 0 draws none.")

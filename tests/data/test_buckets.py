@@ -92,3 +92,9 @@ def test_sdxl_is_told_height_before_width() -> None:
     placement = place(3000, 2000, (Bucket(1216, 832),))
     assert placement.scaled == (1248, 832)
     assert placement.time_ids == (2000, 3000, 0, 16, 832, 1216)
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+def test_every_bucket_is_there_turned_too(resolution: int) -> None:
+    buckets = set(sizes(resolution))
+    assert buckets == {Bucket(bucket.height, bucket.width) for bucket in buckets}

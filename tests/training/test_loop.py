@@ -341,6 +341,12 @@ def test_a_step_tells_sizes_rates_and_losses(story: Story) -> None:
     assert story.steps[-1].eta == 0
 
 
+def test_the_learning_rates_fall_as_half_a_cosine(story: Story) -> None:
+    expected = [1e-2 * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)]
+    for part in ("unet", "te1", "te2"):
+        assert [event.rates[part] for event in story.steps] == pytest.approx(expected)
+
+
 def test_the_change_that_is_told_is_the_files(story: Story) -> None:
     layers = LoraFile.read(story.run.lora).layers
     for part, told in story.steps[-1].change.items():

@@ -42,7 +42,8 @@ class Placement:
 
 
 def sizes(resolution: int, step: int | None = None) -> tuple[Bucket, ...]:
-    """Every bucket of a resolution: for each width the height whose area is nearest to `resolution` squared.
+    """Every bucket of a resolution: for each width the height whose area is nearest to `resolution` squared,
+    and the same turned.
 
     `step` is 64 from 512 pixels up, as in SDXL's own training, and 32 below. Areas differ by less than an eighth.
     """
@@ -52,7 +53,7 @@ def sizes(resolution: int, step: int | None = None) -> tuple[Bucket, ...]:
     for width in range(step, int(resolution * math.sqrt(WIDEST)) + step, step):
         height = max(step, round(area / width / step) * step)
         if max(width / height, height / width) <= WIDEST and abs(width * height / area - 1) < 0.125:
-            found.add(Bucket(width, height))
+            found |= {Bucket(width, height), Bucket(height, width)}
     return tuple(sorted(found))
 
 

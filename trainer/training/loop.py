@@ -79,12 +79,13 @@ def train(run: Run, home: Home) -> Iterator[Event]:
 
     Raises `ImpastoError`; the LoRA and the checkpoints on disk are whole at any moment.
     """
+    before = fold(run.events())
+    if before.state == "finished" and run.lora.is_file():
+        yield Finished(step=before.step, lora=run.lora.name, seconds=before.seconds)
+        return
     done = checkpoint.newest(run.checkpoints)
     dataset = Dataset.open(run.dataset).for_training()
     plan = Plan.of(dataset, run.settings)
-    if done and done.step >= plan.steps and run.lora.is_file():
-        yield Finished(step=done.step, lora=run.lora.name, seconds=fold(run.events()).seconds or done.seconds)
-        return
     for sentence in dataset.refused:
         yield Warned(message=f"Left out: {sentence}")
     device = best_device()
