@@ -129,7 +129,7 @@ def measure_styles(base: Base, runs: Path) -> None:
             f"{name}: colour {colour:.3f} edges {edges:.3f} object {right:.3f} (falls {plain_right - right:+.3f})", flush=True
         )
         save_rows(runs / f"{name}.png", plain[:12], made[:12], true_pictures(name, 501)[:12])
-    first, second = "blueprint", "risograph"
+    first, second = "stained-glass", "risograph"
     canvas.lay([Weighted(files[first], 0.6, 0.6), Weighted(files[second], 0.6, 0.6)])
     mixed = pictures(base, [f"{TRIGGERS[first]}, {TRIGGERS[second]}, {prompt}" for prompt in prompts], (1, 2))
     canvas.lay([])
