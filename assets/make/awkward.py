@@ -13,7 +13,8 @@ from random import Random
 
 import numpy as np
 from PIL import ExifTags, Image
-from scenes import Treatment, describe, draw, random_scene
+from scenes import random_scene
+from treatments import Treatment, describe, draw
 
 FOLDER = Path(__file__).resolve().parents[2] / "tests" / "awkward"
 

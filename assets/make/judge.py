@@ -16,8 +16,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from scenes import COLOURS, HELD_OUT_TREATMENTS, OBJECTS, Scene, Treatment, draw, random_scene, random_treatment
+from scenes import COLOURS, OBJECTS, Scene, random_scene
 from torch import nn
+from treatments import HELD_OUT_TREATMENTS, Treatment, draw, random_treatment
 from work import cosine, device, load_state, save_state, work_folder
 
 STEPS, BATCH = 2400, 64

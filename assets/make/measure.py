@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from judge import colour_distance, edge_distance, load_judge, read
 from PIL import Image
-from scenes import COLOURS, HELD_OUT_TREATMENTS, OBJECTS, SIZE, Scene, Treatment, describe, draw, random_scene
+from scenes import COLOURS, OBJECTS, SIZE, Scene, random_scene
 from styles import STYLES, TRIGGERS
+from treatments import HELD_OUT_TREATMENTS, Treatment, describe, draw
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the scripts run from a checkout, installed or not
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from scenes import HELD_OUT_TREATMENTS, OBJECTS, Scene, describe, draw, random_scene
+from scenes import OBJECTS, Scene, random_scene
+from treatments import HELD_OUT_TREATMENTS, describe, draw
 
 STYLES = Path(__file__).resolve().parents[1] / "styles"
 TRIGGERS = {"blueprint": "vellorn", "stained-glass": "quazmir", "risograph": "brisotto"}

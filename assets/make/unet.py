@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from PIL import Image
-from scenes import SIZE, Scene, Treatment, describe, draw, random_scene, random_treatment
+from scenes import SIZE, Scene, random_scene
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from treatments import Treatment, describe, draw, random_treatment
 from work import STARTER, device, load_state, save_state, work_folder
 
 PICTURES = 16_000

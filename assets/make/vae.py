@@ -20,7 +20,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from scenes import SIZE, draw, random_scene, random_treatment
+from scenes import SIZE, random_scene
+from treatments import draw, random_treatment
 from work import STARTER, cosine, device, load_state, save_state, work_folder
 
 PICTURES = 16_000

@@ -12,22 +12,23 @@ STYLES = MAKE.parent / "styles"
 sys.path.insert(0, str(MAKE))
 
 import scenes  # noqa: E402
+import treatments  # noqa: E402
 
 
 def test_a_fifth_of_the_colour_pairs_is_held_out() -> None:
-    assert abs(len(scenes.HELD_OUT_PAIRS) / len(scenes.PAIRS) - 0.2) < 0.02
-    assert {("white", "blue"), ("pink", "black")} <= scenes.HELD_OUT_PAIRS
+    assert abs(len(treatments.HELD_OUT_PAIRS) / len(treatments.PAIRS) - 0.2) < 0.02
+    assert {("white", "blue"), ("pink", "black")} <= treatments.HELD_OUT_PAIRS
 
 
 def test_the_base_sees_no_held_out_pair_and_no_held_out_treatment() -> None:
     random = Random(3)
-    treatments = [scenes.random_treatment(random) for _ in range(4000)]
-    kinds = {treatment.kind for treatment in treatments}
+    drawn = [treatments.random_treatment(random) for _ in range(4000)]
+    kinds = {treatment.kind for treatment in drawn}
     assert {"flat", "outlined", "ink", "poster", "duotone", "silhouette", "pastel", "pixelated"} <= kinds
     assert not kinds & {"glass", "riso"}
-    words = {treatment.words for treatment in treatments if treatment.kind == "ink"}
+    words = {treatment.words for treatment in drawn if treatment.kind == "ink"}
     assert len(words) > 100
-    assert not any(f"{ink} lines on {paper} paper" in each for each in words for ink, paper in scenes.HELD_OUT_PAIRS)
+    assert not any(f"{ink} lines on {paper} paper" in each for each in words for ink, paper in treatments.HELD_OUT_PAIRS)
 
 
 def test_every_object_colour_and_place_comes_about() -> None:
@@ -47,19 +48,19 @@ def test_objects_lie_inside_the_picture() -> None:
 
 def test_a_seed_gives_the_same_picture_and_caption() -> None:
     one, two = (scenes.random_scene(Random(6)) for _ in range(2))
-    treatment = scenes.random_treatment(Random(6))
-    assert scenes.draw(one, treatment).tobytes() == scenes.draw(two, treatment).tobytes()
-    assert scenes.describe(one, treatment, Random(1)) == scenes.describe(two, treatment, Random(1))
+    treatment = treatments.random_treatment(Random(6))
+    assert treatments.draw(one, treatment).tobytes() == treatments.draw(two, treatment).tobytes()
+    assert treatments.describe(one, treatment, Random(1)) == treatments.describe(two, treatment, Random(1))
 
 
 def test_a_scene_keeps_its_shapes_in_every_treatment() -> None:
     scene = scenes.random_scene(Random(7), things=1)
-    flat = np.asarray(scenes.draw(scene, scenes.Treatment("flat", ""))).astype(int)
-    inverted = np.asarray(scenes.draw(scene, scenes.Treatment("negative", ""))).astype(int)
+    flat = np.asarray(treatments.draw(scene, treatments.Treatment("flat", ""))).astype(int)
+    inverted = np.asarray(treatments.draw(scene, treatments.Treatment("negative", ""))).astype(int)
     assert np.abs(flat + inverted - 255).max() <= 2
 
 
-@pytest.mark.parametrize("name", sorted(scenes.HELD_OUT_TREATMENTS))
+@pytest.mark.parametrize("name", sorted(treatments.HELD_OUT_TREATMENTS))
 def test_a_sample_style_names_everything_but_the_style(name: str) -> None:
     captions = [path.read_text(encoding="utf-8") for path in sorted((STYLES / name).glob("*.txt"))]
     assert 16 <= len(captions) <= 20

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ASSETS / "make"))
 import judge  # noqa: E402
 import measure  # noqa: E402
 import scenes  # noqa: E402
+import treatments  # noqa: E402
 
 from trainer.sdxl.base import Base, load_base  # noqa: E402
 
@@ -57,18 +58,18 @@ def test_the_tokenizers_have_clips_true_ids(starter: Base) -> None:
     assert padded == [starter.tokenizer1.eos_token_id, 0]
 
 
-def psnr(base: Base, treatment: scenes.Treatment, count: int = 12) -> float:
+def psnr(base: Base, treatment: treatments.Treatment, count: int = 12) -> float:
     """Of the VAE's round trip, in dB of the mean error."""
     random = Random(99)
-    true = judge.as_pixels([scenes.draw(scenes.random_scene(random), treatment) for _ in range(count)])
+    true = judge.as_pixels([treatments.draw(scenes.random_scene(random), treatment) for _ in range(count)])
     mean, _ = base.encode(true)
     error = (base.decode(mean) - true).square().mean() / 4
     return float(-10 * error.log10())
 
 
 def test_the_vae_shows_flat_pictures_and_lines(starter: Base) -> None:
-    assert psnr(starter, scenes.Treatment("flat", "")) >= 26
-    ink = scenes.Treatment("ink", "", scenes.COLOURS["black"], scenes.COLOURS["white"], width=4.2)
+    assert psnr(starter, treatments.Treatment("flat", "")) >= 26
+    ink = treatments.Treatment("ink", "", scenes.COLOURS["black"], scenes.COLOURS["white"], width=4.2)
     assert psnr(starter, ink) >= 20  # black on white is the hardest; all pairs together: `vae.py report`
 
 
