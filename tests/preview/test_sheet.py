@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from tests.preview.test_previewer import save_lora
+from trainer.lora.file import LoraFile, write
 from trainer.preview import sheet as module
 from trainer.preview.previewer import Previewer
 from trainer.preview.sheet import draw_sheet
@@ -51,6 +52,15 @@ def test_a_column_has_one_seed_and_one_prompt(brush: Brush, lora: Path) -> None:
     columns = [{(asked.seed, asked.prompt) for asked in brush.asked[column::8]} for column in range(8)]
     assert all(len(column) == 1 for column in columns)
     assert [seed for column in columns for seed, _ in column] == list(range(3, 11))
+
+
+def test_the_trigger_word_is_kept_from_the_base(brush: Brush, lora: Path) -> None:
+    plain = LoraFile.read(lora)
+    write(lora, plain.layers, {**plain.metadata, "modelspec.trigger_phrase": "vellorn"})
+    list(draw_sheet(brush, lora))
+    prompts = module.PROMPTS["sdxl"]
+    assert tuple(asked.prompt for asked in brush.asked[:8]) == prompts
+    assert [asked.prompt for asked in brush.asked[8:]] == 2 * [f"vellorn, {prompt}" for prompt in prompts]
 
 
 def test_every_cell_is_where_it_belongs(brush: Brush, lora: Path) -> None:

@@ -49,24 +49,29 @@ class Sheet:
 
 
 def draw_sheet(previewer: Previewer, path: Path, seed: int = 1) -> Iterator[Sheet]:
-    """Draw the sheet of a LoRA file; columns are prompts, rows are weights. Raises `LoraFileError`."""
+    """Draw the sheet of a LoRA file; columns are prompts, rows are weights. Raises `LoraFileError`.
+
+    The base's row is drawn without the trigger word, which the base does not know: it shows what the LoRA started from.
+    """
     lora, base = previewer.read(path), previewer.base
     side = base.resolution
     starting = load(DEFAULT).settings(base.family)
-    prompts = [with_trigger(prompt, lora.trigger) for prompt in PROMPTS[base.family]]
+    prompts = PROMPTS[base.family]
     cells: list[list[Image.Image]] = []
     for weight in WEIGHTS:
         row: list[Image.Image] = []
         cells.append(row)
         for number, prompt in enumerate(prompts):
+            asked = with_trigger(prompt, lora.trigger) if weight else prompt
             request = Request(
-                prompt=prompt, seed=seed + number, steps=starting.sample_steps, cfg=starting.sample_cfg,
+                prompt=asked, seed=seed + number, steps=starting.sample_steps, cfg=starting.sample_cfg,
                 width=side, height=side, loras=(LoraChoice(path, weight, weight),),
             )  # fmt: skip
             row.append(previewer.picture(request))
             yield Sheet(sum(map(len, cells)), len(WEIGHTS) * len(prompts))
-    note = "  ·  only for the starter base" if base.family == "starter" else ""
-    finished = _composed(cells, [f"{lora.name}{note}", *prompts])
+    title = [lora.name, *([f"trigger word {lora.trigger}"] if lora.trigger else [])]
+    title += ["only for the starter base"] if base.family == "starter" else []
+    finished = _composed(cells, ["  ·  ".join(title), *prompts])
     yield Sheet(len(WEIGHTS) * len(prompts), len(WEIGHTS) * len(prompts), finished)
 
 
