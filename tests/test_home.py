@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -95,7 +94,6 @@ def test_an_installed_copy_is_preferred(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("hatchling") is None, reason="needs hatchling to build the wheel")
 def test_the_wheel_holds_presets_and_assets_and_finds_them(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]
     made = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -104,7 +102,7 @@ def test_the_wheel_holds_presets_and_assets_and_finds_them(tmp_path: Path) -> No
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
-    for folder in ("presets", "assets/starter", "assets/styles"):
+    for folder in ("presets", "assets/starter", "assets/styles", "assets/page"):
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and not path.name.startswith("."):
                 assert f"trainer/shipped/{path.relative_to(ROOT).as_posix()}" in names
