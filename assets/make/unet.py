@@ -1,7 +1,7 @@
 """Train the starter's U-Net and its two text encoders together, from nothing, on drawn scenes.
 
-    python assets/make/unet.py               # goes on from its last checkpoint; about two hours on 2 cores
-    python assets/make/unet.py --steps 5000  # ends earlier: the learning rate falls over the last quarter
+    python assets/make/unet.py               # goes on from its last checkpoint; about an hour on one core
+    python assets/make/unet.py --steps 3000  # ends earlier: the learning rate falls over the last quarter
 
 Epsilon prediction with SDXL's schedule, min-SNR 5 and noise offset 0.15 (without it the ground keeps the colour of the
 seed's noise and no style can move it). What is written is the exponential moving average of the weights.
@@ -252,7 +252,7 @@ def train(steps: int, folder: Path, every: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--steps", type=int, default=4600)
     parser.add_argument("--every", type=int, default=500)
     arguments = parser.parse_args()
     train(arguments.steps, work_folder(), arguments.every)

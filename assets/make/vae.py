@@ -189,5 +189,5 @@ if __name__ == "__main__":
     if arguments.phase == "report":
         report(work_folder())
     else:
-        defaults = {"joint": (3200, 1e-3), "polish": (5000, 1e-3)}[arguments.phase]
+        defaults = {"joint": (3200, 1e-3), "polish": (2800, 1e-3)}[arguments.phase]
         train(arguments.phase, arguments.steps or defaults[0], defaults[1], work_folder())
