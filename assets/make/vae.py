@@ -1,6 +1,6 @@
 """Train the starter's VAE: first the whole autoencoder on crops, then the decoder alone on whole pictures.
 
-    python assets/make/vae.py joint        # about 15 minutes on 2 cores; fixes the latent space
+    python assets/make/vae.py joint        # about half an hour on 2 cores; fixes the latent space
     python assets/make/vae.py polish       # the decoder only; may run beside the U-Net's training
     python assets/make/vae.py report       # PSNR of flat and of line pictures
 
@@ -189,5 +189,5 @@ if __name__ == "__main__":
     if arguments.phase == "report":
         report(work_folder())
     else:
-        defaults = {"joint": (3200, 1e-3), "polish": (2800, 1e-3)}[arguments.phase]
+        defaults = {"joint": (4800, 1e-3), "polish": (2800, 1e-3)}[arguments.phase]
         train(arguments.phase, arguments.steps or defaults[0], defaults[1], work_folder())
