@@ -356,7 +356,7 @@ def test_a_run_that_was_killed_and_resumed_is_as_one_left_alone(toy_base: Path, 
         command = [sys.executable, "-m", "trainer", "--home", str(tmp_path / "home"), *map(str, arguments), "--json"]
         return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    lasting = ["--set", "steps=30", "--set", "checkpoint_every=4", "--set", "gradient_checkpointing=false"]
+    lasting = ["--set", "steps=30", "--set", "checkpoint_every=4"]
     train = ["train", dataset, "--base", toy_base, *SHORT, *lasting, "--out"]
     with start(*train, tmp_path / "alone" / "style") as alone:
         assert json.loads(alone.communicate()[0])["steps"] == 30

@@ -10,8 +10,7 @@ import pytest
 from trainer import presets
 from trainer.errors import SettingsError
 from trainer.home import shipped
-from trainer.presets import Family
-from trainer.settings import Settings, validated
+from trainer.settings import Family, Settings, validated
 
 FAMILIES: tuple[Family, ...] = get_args(Family)
 

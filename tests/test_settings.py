@@ -16,8 +16,8 @@ def test_the_defaults_are_valid() -> None:
 
 
 def test_numbers_may_come_as_text() -> None:
-    got = validated({"steps": "120", "unet_lr": "3e-5", "gradient_checkpointing": "false", "trigger": "glassy"})
-    assert (got.steps, got.unet_lr, got.gradient_checkpointing, got.trigger) == (120, 3e-5, False, "glassy")
+    got = validated({"steps": "120", "unet_lr": "3e-5", "recompute": "full", "trigger": "glassy"})
+    assert (got.steps, got.unet_lr, got.recompute, got.trigger) == (120, 3e-5, "full", "glassy")
 
 
 def test_an_unknown_name_is_told_with_those_there_are() -> None:
@@ -31,7 +31,7 @@ def test_an_unknown_name_is_told_with_those_there_are() -> None:
         ("rank", 0), ("rank", 513), ("rank", "many"), ("rank", 1.5), ("alpha", 0), ("unet_lr", -1e-4), ("unet_lr", "nan"),
         ("unet_lr", "inf"), ("max_grad_norm", "inf"), ("batch", 0), ("resolution", 32), ("steps", -1), ("warmup", 1.5),
         ("caption_dropout", 2), ("seed", -1), ("seed", 2**63), ("checkpoint_every", 0), ("sample_cfg", 0.5),
-        ("trigger", "x" * 81), ("gradient_checkpointing", "perhaps"),
+        ("trigger", "x" * 81), ("recompute", "perhaps"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_bounds_is_told_with_its_name(name: str, value: Any) -> None:

@@ -25,7 +25,7 @@ SIDE = 64
 
 STEP_SETTINGS: dict[str, Any] = {
     "resolution": 64, "rank": 4, "alpha": 2.0, "batch": 2, "sample_every": 0, "sample_steps": 2,
-    "gradient_checkpointing": False,
+    "recompute": "none",
     "unet_lr": 1e-2, "te1_lr": 1e-2, "te2_lr": 1e-2,
 }  # fmt: skip
 """Settings with which a toy base learns a lot in few steps; alpha is not the rank."""

@@ -1,7 +1,7 @@
 """Presets: named sets of settings (`presets/*.toml`), one table per kind of base.
 
-`[sdxl]` values are for real SDXL. `[starter]` values were measured on the starter base, whose learning rates are some
-forty times higher: they would ruin an SDXL LoRA, so a preset is always read for one family.
+`[sdxl]` values are for real SDXL and its descendants. `[starter]` values were measured on the starter base, whose learning
+rates are some forty times higher: they would ruin an SDXL LoRA, so a preset is always read for one family.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from trainer.errors import SettingsError
 from trainer.home import shipped
-from trainer.settings import Settings, validated
+from trainer.settings import Family, Settings, validated
 
-Family = Literal["sdxl", "starter"]
 DEFAULT = "balanced"
 
 
@@ -30,7 +29,7 @@ class Preset:
 
     def settings(self, family: Family, overrides: Mapping[str, Any] | None = None) -> Settings:
         """This preset's settings for one family of base, with `overrides` on top."""
-        return validated({**self.tables[family], **(overrides or {})})
+        return validated({**self.tables["starter" if family == "starter" else "sdxl"], **(overrides or {})})
 
 
 def names() -> list[str]:

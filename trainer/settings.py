@@ -7,11 +7,23 @@ schema. The defaults are for SDXL; the starter base gets its own values from the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainer.errors import SettingsError
+
+Family = Literal["starter", "sdxl", "pony", "illustrious", "noobai"]
+"""Whose descendant a base is. All but the starter share SDXL's shapes; their LoRAs load on one another, and look different."""
+
+Prediction = Literal["epsilon", "v_prediction"]
+"""What a base's U-Net answers with."""
+
+Precision = Literal["fp32", "bf16", "fp16", "int8", "nf4"]
+"""How the frozen base is kept: int8 and nf4 hold the linear layers so, and the rest in bf16, or in fp16 where that is all."""
+
+Recompute = Literal["none", "selective", "full"]
+"""What the backward pass computes a second time, so that it need not be kept: nothing, what is cheap, or every block."""
 
 
 class Settings(BaseModel):
@@ -38,7 +50,14 @@ class Settings(BaseModel):
     )
     caption_dropout: float = Field(0.05, ge=0, le=1, description="Share of the pictures shown without their caption.")
     seed: int = Field(1, ge=0, lt=2**32, description="The same seed and pictures give the same LoRA.")
-    gradient_checkpointing: bool = Field(True, description="Saves memory, costs about a third of the speed.")
+    precision: Literal["auto", Precision] = Field("auto", description="How the base is kept; auto takes the fastest that fits.")
+    recompute: Literal["auto", Recompute] = Field(
+        "auto", description="Gradient checkpointing: saves memory, costs up to a third of the speed; auto if it must be."
+    )
+    family: Literal["auto", Family] = Field("auto", description="Whose descendant the base is, where its file does not tell.")
+    prediction: Literal["auto", Prediction] = Field(
+        "auto", description="What the base's U-Net answers with, where its file does not tell."
+    )
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     sample_every: int = Field(100, ge=0, description="Steps between sample pictures; 0 draws none.")
     sample_prompts: tuple[str, ...] = Field((), description="What the samples show; empty takes captions of the dataset.")

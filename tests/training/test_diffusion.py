@@ -8,7 +8,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from trainer.training.diffusion import Prediction, add_noise, alphas_cumprod, loss, min_snr_weight, snr, target
+from trainer.settings import Prediction
+from trainer.training.diffusion import add_noise, alphas_cumprod, loss, min_snr_weight, snr, target
 
 SDXL: dict[str, Any] = {
     "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",

@@ -10,7 +10,7 @@ import pytest
 
 from tests.tiny import save_dataset, short_run
 from trainer.data.dataset import Dataset
-from trainer.presets import Family
+from trainer.settings import Family
 from trainer.training.metadata import describe
 from trainer.training.plan import Plan
 

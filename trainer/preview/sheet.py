@@ -9,12 +9,12 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from trainer.data.captions import with_trigger
-from trainer.presets import DEFAULT, Family, load
+from trainer.presets import DEFAULT, load
 from trainer.preview.previewer import Previewer
 from trainer.recipe import LoraChoice, Request
 
 WEIGHTS = (0.0, 0.5, 1.0)
-PROMPTS: dict[Family, tuple[str, ...]] = {
+PROMPTS: dict[str, tuple[str, ...]] = {
     "starter": (
         "a red house on the left, on grass, blue sky",
         "a blue boat in the middle, on water, sunset sky",
@@ -56,7 +56,7 @@ def draw_sheet(previewer: Previewer, path: Path, seed: int = 1) -> Iterator[Shee
     lora, base = previewer.read(path), previewer.base
     side = base.resolution
     starting = load(DEFAULT).settings(base.family)
-    prompts = PROMPTS[base.family]
+    prompts = PROMPTS["starter" if base.family == "starter" else "sdxl"]
     cells: list[list[Image.Image]] = []
     for weight in WEIGHTS:
         row: list[Image.Image] = []

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
@@ -24,8 +24,8 @@ from transformers.utils import logging as transformers_logging
 
 from trainer.errors import BaseModelError
 from trainer.lora.keys import Component
-from trainer.presets import Family
 from trainer.sdxl.source import check_source, family_of, folder_of
+from trainer.settings import Family, Prediction
 
 transformers_logging.disable_progress_bar()  # its bars for half a second of loading only hide ours
 
@@ -58,7 +58,7 @@ class Base:
         return "impasto_starter" if self.family == "starter" else "sdxl_base_v1-0"
 
     @property
-    def prediction(self) -> Literal["epsilon", "v_prediction"]:
+    def prediction(self) -> Prediction:
         """What the U-Net answers with."""
         return "v_prediction" if self.scheduler.get("prediction_type") == "v_prediction" else "epsilon"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainer.errors import BaseModelError
 from trainer.home import shipped
-from trainer.presets import Family
+from trainer.settings import Family
 
 STARTER = "starter"
 """The source that names the embedded base."""

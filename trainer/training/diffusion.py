@@ -7,11 +7,11 @@ All work on batches (n, …); a value per picture has the shape (n,).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-Prediction = Literal["epsilon", "v_prediction"]
+from trainer.settings import Prediction
 
 
 def alphas_cumprod(config: Mapping[str, Any]) -> torch.Tensor:

@@ -124,7 +124,7 @@ def _prepare(run: Run, base: Base, plan: Plan, home: Home) -> Generator[Event, N
     if not parts:
         raise RunError("Nothing would be trained: all three learning rates are 0. Set unet_lr, te1_lr or te2_lr.")
     adapter = Adapter.inject(parts, settings.rank, settings.alpha, settings.seed)
-    if settings.gradient_checkpointing:
+    if settings.recompute == "full":
         base.unet.enable_gradient_checkpointing()
         for encoder in (base.te1, base.te2):
             encoder.gradient_checkpointing_enable({"use_reentrant": False})

@@ -7,8 +7,8 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from trainer import __version__
-from trainer.presets import Family
 from trainer.sdxl.source import name_of
+from trainer.settings import Family
 from trainer.training.plan import Plan
 from trainer.training.run import Run
 
@@ -44,7 +44,7 @@ def describe(run: Run, plan: Plan, family: Family, version: str, prediction: str
         "ss_noise_offset": settings.noise_offset,
         "ss_caption_dropout_rate": settings.caption_dropout,
         "ss_max_grad_norm": settings.max_grad_norm,
-        "ss_gradient_checkpointing": settings.gradient_checkpointing,
+        "ss_gradient_checkpointing": settings.recompute != "none",
         "ss_seed": settings.seed,
         "ss_tag_frequency": json.dumps({run.dataset.name: dict(tags.most_common(200))}, ensure_ascii=False),
         "ss_training_comment": ONLY_STARTER if starter else "",
