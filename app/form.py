@@ -6,13 +6,15 @@ Knows neither tabs nor runs, and no setting by name but those it is asked to sho
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import gradio as gr
 
 from trainer import presets
 from trainer.sdxl.source import family_of
 from trainer.settings import Settings
+
+Field = Any  # a Textbox, or a Dropdown: Gradio has no types
 
 LABELS = {
     "unet_lr": "U-Net learning rate",
@@ -29,18 +31,29 @@ def label(name: str) -> str:
     return LABELS.get(name, name.replace("_", " ").capitalize())
 
 
+def choices(name: str) -> tuple[str, ...]:
+    """The values of a setting that has only a few; else none."""
+    kind = Settings.model_fields[name].annotation
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def field(name: str) -> Field:
+    """An input for a setting."""
+    about: dict[str, Any] = {"label": label(name), "info": Settings.model_fields[name].description, "min_width": 170}
+    if choices(name):
+        return gr.Dropdown([("as the preset says", ""), *choices(name)], value="", **about)
+    return gr.Textbox(max_lines=1, **about)
+
+
 class Form:
-    """One text input per setting; the preset's value shows through where it is empty."""
+    """One input per setting; the preset's value shows through where it is empty."""
 
     def __init__(self, names: Iterable[str]) -> None:
         """Build the inputs where the page is being built."""
-        self.fields = {
-            name: gr.Textbox(label=label(name), info=Settings.model_fields[name].description, max_lines=1, min_width=170)
-            for name in names
-        }
+        self.fields = {name: field(name) for name in names}
 
     @property
-    def components(self) -> list[gr.Textbox]:
+    def components(self) -> list[Field]:
         """The inputs in their order."""
         return list(self.fields.values())
 
@@ -52,7 +65,7 @@ class Form:
     def placeholders(self, preset: str, base: str) -> list[Any]:
         """Updates that show the preset's values, in the order of `components`. Raises `SettingsError`."""
         settings = presets.load(preset).settings(family_of(base))
-        return [gr.update(placeholder=shown(name, settings)) for name in self.fields]
+        return [gr.update() if choices(name) else gr.update(placeholder=shown(name, settings)) for name in self.fields]
 
 
 def shown(name: str, settings: Settings) -> str:

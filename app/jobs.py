@@ -19,6 +19,7 @@ import trainer
 from trainer.errors import ImpastoError, RunError, storing
 from trainer.home import Home
 from trainer.recipe import Request
+from trainer.sdxl.origin import Remark
 from trainer.training.run import Run
 
 Advance = Callable[[int, int], None]
@@ -109,17 +110,18 @@ class Previewer:
     def __init__(self, home: Home) -> None:
         self.session = secrets.token_hex(8)
         """Differs between openings of the page: what was drawn with a base that has changed since is not shown again."""
+        self._cache = home.cache
         self._log = home.cache / "previewer.log"
         self._turn = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def draw(self, base: str, request: Request, out: Path, advance: Advance) -> None:
-        """Draw one picture to `out`. Raises `PreviewError`."""
-        self._ask({"do": "draw", "base": base, "request": request.to_json(), "out": str(out)}, advance)
+    def draw(self, base: str, request: Request, out: Path, advance: Advance) -> list[Remark]:
+        """Draw one picture to `out`; what there is to say of its LoRAs on this base. Raises `PreviewError`."""
+        return self._ask({"do": "draw", "base": base, "request": request.to_json(), "out": str(out)}, advance)
 
-    def sheet(self, base: str, lora: Path, out: Path, seed: int, advance: Advance) -> None:
-        """Draw a LoRA's style sheet to `out`. Raises `PreviewError`."""
-        self._ask({"do": "sheet", "base": base, "lora": str(lora), "out": str(out), "seed": seed}, advance)
+    def sheet(self, base: str, lora: Path, out: Path, seed: int, advance: Advance) -> list[Remark]:
+        """Draw a LoRA's style sheet to `out`; what there is to say of it on this base. Raises `PreviewError`."""
+        return self._ask({"do": "sheet", "base": base, "lora": str(lora), "out": str(out), "seed": seed}, advance)
 
     def unload(self) -> None:
         """End the process, and what it is drawing; the next request starts another."""
@@ -128,13 +130,13 @@ class Previewer:
             process.kill()
             process.wait()
 
-    def _ask(self, request: dict[str, Any], advance: Advance) -> None:
+    def _ask(self, request: dict[str, Any], advance: Advance) -> list[Remark]:
         with self._turn:
             process, answered = self._running(), False
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.write(json.dumps({**request, "cache": str(self._cache)}).encode() + b"\n")
                 process.stdin.flush()
                 for line in process.stdout:
                     answer = json.loads(line)
@@ -142,7 +144,7 @@ class Previewer:
                     if answer["is"] == "error":
                         raise PreviewError(answer["message"])
                     if answered:
-                        return
+                        return [Remark(**each) for each in answer["remarks"]]
                     advance(answer["done"], answer["total"])
             except (BrokenPipeError, json.JSONDecodeError):
                 pass  # the process has ended: told below

@@ -42,7 +42,10 @@ def status(run: Run, progress: Progress, now: Situation) -> str:
     name, step = literal(run.name), f"{progress.step} of {progress.steps} steps"
     match now:
         case "starting":
-            return f"### Starting {name}\nLoading the base model."
+            done, total = progress.fetched
+            so_far = f"Downloading the base model: {done / 2**30:.1f} of {total / 2**30:.1f} GiB."
+            doing = so_far if done < total else "Loading the base model."
+            return f"### Starting {name}\n{doing}"
         case "encoding":
             done, total = progress.encoded
             return f"### Preparing {name}\n{done} of {total} pictures are encoded."
@@ -97,8 +100,8 @@ def warnings(progress: Progress) -> str:
 
 def bar(progress: Progress, now: Situation) -> str:
     """How much is done, as a bar."""
-    done, total = progress.encoded
-    share = done / max(1, total) if now == "encoding" else progress.share
+    done, total = {"starting": progress.fetched, "encoding": progress.encoded}.get(now, (0, 0))
+    share = done / max(1, total) if done < total or now == "encoding" else progress.share
     percent = round(100 * min(1.0, share))
     return (
         f'<div class="impasto-bar {now}" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '

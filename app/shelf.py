@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.errors import ImpastoError, LoraFileError
 from trainer.home import Home, safe_name
-from trainer.lora.header import read_metadata
 from trainer.sdxl.source import STARTER
+from trainer.tensorfile import read_header
 from trainer.training.run import Run
 
 
@@ -27,12 +28,16 @@ class Entry:
     @property
     def trigger(self) -> str:
         """The word that calls the style; empty if the file names none. Raises `LoraFileError`."""
-        return read_metadata(self.path).get("modelspec.trigger_phrase", "")
+        return self._metadata.get("modelspec.trigger_phrase", "")
 
     @property
     def only_starter(self) -> bool:
         """Whether the file is made for the starter base. Raises `LoraFileError`."""
-        return read_metadata(self.path).get("ss_base_model_version") == "impasto_starter"
+        return self._metadata.get("ss_base_model_version") == "impasto_starter"
+
+    @property
+    def _metadata(self) -> Mapping[str, str]:
+        return read_header(self.path, LoraFileError).metadata
 
     @property
     def base(self) -> str:

@@ -8,11 +8,15 @@ from typing import Any
 import gradio as gr
 
 from app.desk import Desk
+from app.notice import told
 from app.tabs.dataset import DatasetTab
 from app.tabs.preview import PreviewTab
 from app.tabs.train import TrainTab
 from trainer import __version__
 from trainer.home import Home, shipped
+
+PULSE = 2.0
+"""Seconds between two signs of life of the page, see `_keep_listening`."""
 
 CACHE_AGE = (3600, 86400)
 """Seconds between clearings of the page's own copies, and the age at which they go."""
@@ -48,17 +52,30 @@ def build(home: Home) -> tuple[Desk, gr.Blocks]:
                 preview = PreviewTab(desk)
         for tab in (dataset, train, preview):
             tab.connect()
+        bases = [train.base, preview.base]
+        train.bases.connect(bases)
+        _keep_listening()
         quiet: dict[str, Any] = {"show_progress": "hidden"}
         demo.load(dataset.show, dataset.name, dataset.outputs, **quiet)
         demo.load(train.choose_dataset, dataset.name, train.dataset, **quiet)
         demo.load(train.show_latest, None, train.outputs, **quiet)
         demo.load(train.show_preset, [train.preset, train.base], [*train.form.components, train.only_starter], **quiet)
+        demo.load(told(lambda: train.bases.show(len(bases))), None, [train.bases.list, *bases], **quiet)
         demo.load(preview.refresh, preview.choices, preview.choices, **quiet)
         demo.load(preview.show_defaults, preview.base, [preview.steps, preview.cfg], **quiet)
         train_tab.select(train.choose_dataset, dataset.name, train.dataset, **quiet)
         preview_tab.select(preview.refresh, preview.choices, preview.choices, **quiet)
     demo.queue(default_concurrency_limit=4, api_open=False)
     return desk, demo
+
+
+def _keep_listening() -> None:
+    """Make the page listen for answers again every two seconds.
+
+    Gradio ends the stream of answers when nothing is under way. A click in that very moment is carried out, but its answer
+    waits for the next stream, which only another event opens. `multiple`, because the pulse itself can be the one that waits.
+    """
+    gr.Timer(PULSE).tick(lambda: None, None, None, show_progress="hidden", trigger_mode="multiple")
 
 
 def theme() -> gr.themes.Base:

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tests.tiny import short_run, starter_like
-from trainer import cli, presets
+from trainer import cli, commands, presets
 from trainer.home import Home
 from trainer.lora.file import LoraFile
 from trainer.preview import sheet as preview_sheet
@@ -138,7 +139,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
 def asked_for(base: object, dataset: Path, out: Path, preset: str) -> dict[str, Any]:
     """The settings that `train` writes, without the training itself."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "_trained", lambda run, home: {"lora": "", "state": "", "steps": 0, "base": run.base})
+        patch.setattr(commands, "_trained", lambda run, home: {"lora": "", "state": "", "steps": 0, "base": run.base})
         assert cli.main(["train", str(dataset), "--base", str(base), "--preset", preset, "--out", str(out)]) == 0
     return settings_of(out)
 
@@ -202,7 +203,7 @@ def test_sheet_is_drawn_beside_the_file(
     copy = Path(shutil.copy(lora, tmp_path / "style.safetensors"))
     told = impasto("sheet", copy, "--base", toy_base, "--json")
     assert told.code == 0
-    assert told.json == {"sheet": str(tmp_path / "style-sheet.png")}
+    assert told.json == {"sheet": str(tmp_path / "style-sheet.png"), "remarks": []}
     with Image.open(tmp_path / "style-sheet.png") as sheet:
         assert sheet.width > 4 * 64
         assert sheet.height > 2 * 64
@@ -268,10 +269,10 @@ def test_wrong_usage_is_a_sentence_and_exit_code_2(
         (["train", "DATASET", "--out", "DATASET"], "is not empty"),
         (["resume", "EMPTY"], "is not a run"),
         (["stop", "EMPTY"], "is not a run"),
-        (["generate", "a house", "--base", "BASE", "--out", "a.png", "--lora", "GONE"], "There is no LoRA file"),
+        (["generate", "a house", "--base", "BASE", "--out", "a.png", "--lora", "GONE"], "There is no file"),
         (["generate", "a house", "--base", "nowhere", "--out", "a.png"], "There is no base model"),
-        (["sheet", "GONE"], "There is no LoRA file"),
-        (["inspect", "GONE"], "There is no LoRA file"),
+        (["sheet", "GONE"], "There is no file"),
+        (["inspect", "GONE"], "There is no file"),
         (["inspect", "TEXT"], "again"),
     ],
 )  # fmt: skip
@@ -395,3 +396,18 @@ def test_a_disk_that_takes_no_more_is_a_sentence(toy_base: Path, dataset: Path, 
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"Could not write {run.checkpoints / '000002'}: ")
     assert isinstance(list(run.events())[-1], Failed)
+
+
+def test_a_lora_on_another_base_is_remarked_upon(lora: Path, toy_base: Path, tmp_path: Path, impasto: Any) -> None:
+    other = shutil.copytree(toy_base, tmp_path / "ponyXL")
+    weights = other / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: tensor + 0.01 for name, tensor in load_file(weights).items()}, weights)
+    draw = ["generate", "a cat", "--lora", lora, "--steps", 1, "--size", "64x64", "--out", tmp_path / "a.png", "--json"]
+    assert impasto(*draw, "--base", toy_base).json["remarks"] == []
+    silent = [f"{lora}:0" if part == lora else part for part in draw]
+    assert impasto(*silent, "--base", other).json["remarks"] == []
+    told = impasto(*draw, "--base", other)
+    assert [remark["level"] for remark in told.json["remarks"]] == ["warning"]
+    sentence = told.json["remarks"][0]["sentence"]
+    assert f"{lora.stem} was trained on toy (SDXL) and is drawn on ponyXL (Pony): another family" in sentence
+    assert f"Warning: {sentence}\n" in told.err

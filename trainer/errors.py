@@ -7,6 +7,7 @@
         PictureError    one picture cannot be read
       BaseModelError    a base model cannot be loaded, or is not SDXL
       LoraFileError     a LoRA file cannot be read, or is made for another base
+      DrawingError      a picture cannot be drawn, encoded or decoded: memory or numbers gave out
       RunError          a run folder cannot be started, resumed or found
       StorageError      the disk is full, read-only or gone
 
@@ -52,6 +53,10 @@ class BaseModelError(ImpastoError):
 
 class LoraFileError(ImpastoError):
     """A LoRA file cannot be read, or is made for another base."""
+
+
+class DrawingError(ImpastoError):
+    """A picture cannot be drawn, encoded or decoded: memory or numbers gave out."""
 
 
 class RunError(ImpastoError):

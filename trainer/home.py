@@ -41,6 +41,11 @@ class Home:
         return self.root / "loras"
 
     @property
+    def bases(self) -> Path:
+        """Base models, beside the folders that are named for them."""
+        return self.root / "bases"
+
+    @property
     def pictures(self) -> Path:
         """What was drawn in the page."""
         return self.root / "pictures"

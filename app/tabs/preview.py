@@ -18,11 +18,14 @@ import gradio as gr
 from app import shelf
 from app.desk import Desk
 from app.notice import literal, told
+from app.tabs.bases import base_choice
 from trainer import presets
 from trainer.errors import RunError, UsageError
 from trainer.home import free_name
 from trainer.recipe import LoraChoice, Request
-from trainer.sdxl.source import STARTER, check_source, family_of, resolution_of
+from trainer.sdxl.origin import Remark
+from trainer.sdxl.prompt import literal as literal_prompt
+from trainer.sdxl.source import STARTER, facts_of, family_of
 from trainer.settings import Settings
 
 ROWS = 4
@@ -97,7 +100,7 @@ class PreviewTab:
             self.steps = gr.Textbox(label="Steps", max_lines=1, min_width=90, elem_id="steps")
             self.cfg = gr.Textbox(label="CFG scale", max_lines=1, min_width=90, elem_id="cfg")
         self.shape = gr.Radio(list(SHAPES), value="square", label="Shape")
-        self.base = gr.Textbox(STARTER, label="Base model", max_lines=1, elem_id="preview-base")
+        self.base = base_choice("preview-base")
 
     @property
     def inputs(self) -> set[Any]:
@@ -165,7 +168,7 @@ class PreviewTab:
 
     def with_trigger(self, prompt: str, *keys: str) -> str:
         """The prompt, begun with the trigger words of the mix that it lacks. Raises `LoraFileError`."""
-        words = dict.fromkeys(shelf.find(self.desk.home, key).trigger for key in keys if key)
+        words = dict.fromkeys(literal_prompt(shelf.find(self.desk.home, key).trigger) for key in keys if key)
         lacking = [word for word in words if word and word.lower() not in prompt.lower()]
         return ", ".join([*lacking, prompt] if prompt.strip() else lacking)
 
@@ -177,7 +180,7 @@ class PreviewTab:
     def request(self, given: dict[Any, Any]) -> Request:
         """The picture that the inputs describe. Raises `UsageError`, `LoraFileError`."""
         base = given[self.base].strip() or STARTER
-        usual, side, (wide, high) = _usual(base), resolution_of(base), SHAPES[given[self.shape]]
+        usual, side, (wide, high) = _usual(base), facts_of(base).resolution, SHAPES[given[self.shape]]
         mix = []
         for slot in self.slots:
             if given[slot.choice]:
@@ -194,17 +197,17 @@ class PreviewTab:
     def draw(self, given: dict[Any, Any], progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008 - gradio looks here
         """Draw the mix, and the base alone unless it is known, and keep the picture. Raises `ImpastoError`."""
         base = given[self.base].strip() or STARTER
-        check_source(base)
+        facts_of(base)
         self._leave_the_card_to_a_training()
         request, began = self.request(given), time.monotonic()
         alone = self._base_alone(base, replace(request, loras=()), progress)
         out = free_name(self.desk.home.pictures, time.strftime("%Y%m%d-%H%M%S") + f"-seed{request.seed}.png")
-        self.desk.previewer.draw(base, request, out, _advance(progress, "Drawing the mix"))
+        remarks = self.desk.previewer.draw(base, request, out, _advance(progress, "Drawing the mix"))
         seconds = time.monotonic() - began
         place = literal(str(out))
         return {
             self.slider: (str(alone), str(out)),
-            self.told: f"Left the base alone, right the mix. {seconds:.1f} s. Kept with its recipe as {place}",
+            self.told: f"Left the base alone, right the mix. {seconds:.1f} s. Kept with its recipe as {place}" + _said(remarks),
         }
 
     def draw_live(self, given: dict[Any, Any], progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
@@ -220,10 +223,11 @@ class PreviewTab:
         self._leave_the_card_to_a_training()
         lora = shelf.find(self.desk.home, key)
         out = lora.path.with_name(f"{lora.path.stem}-sheet.png")
-        self.desk.previewer.sheet(base.strip() or STARTER, lora.path, out, 1, _advance(progress, "Drawing the sheet"))
+        advance = _advance(progress, "Drawing the sheet")
+        remarks = self.desk.previewer.sheet(base.strip() or STARTER, lora.path, out, 1, advance)
         return {
             self.sheet: gr.update(value=str(self.desk.thumbnails.of(out, 2400)), visible=True),
-            self.told: f"The style sheet is kept as {literal(str(out))}",
+            self.told: f"The style sheet is kept as {literal(str(out))}" + _said(remarks),
         }
 
     def _base_alone(self, base: str, request: Request, progress: gr.Progress) -> Path:
@@ -238,6 +242,11 @@ class PreviewTab:
         run = self.desk.trainings.living()
         if run is not None:
             raise RunError(f"{run.name} is being trained and needs the memory: draw when it is over, or stop it in Train.")
+
+
+def _said(remarks: list[Remark]) -> str:
+    """Remarks as paragraphs of their own, below what else is told."""
+    return "".join(f"\n\n**{remark.level.capitalize()}:** {literal(remark.sentence)}" for remark in remarks)
 
 
 def _weight(label: str, elem_id: str, **layout: Any) -> gr.Slider:

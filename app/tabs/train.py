@@ -14,13 +14,15 @@ from app import render
 from app.desk import Desk
 from app.form import Form
 from app.notice import told
+from app.tabs.bases import BasesPanel, base_choice
 from trainer import presets
 from trainer.errors import RunError
 from trainer.home import free_name, safe_name
-from trainer.sdxl.source import STARTER, check_source, family_of, folder_of
+from trainer.sdxl.source import STARTER, facts_of, family_of, kept_as
 from trainer.training.run import Run
 
-SETTINGS = ("steps", "rank", "unet_lr", "te1_lr", "te2_lr", "batch", "resolution", "seed", "checkpoint_every", "sample_every")
+SETTINGS = ("steps", "rank", "unet_lr", "te1_lr", "te2_lr", "batch", "resolution", "seed", "checkpoint_every", "sample_every",
+            "precision", "recompute", "family", "prediction")  # fmt: skip
 NO_RUN = "### Nothing is trained yet\nChoose a dataset and press *Train*. A training goes on when this page is closed."
 STARTER_INFO = (
     "Trained on the starter base, the LoRA is **only for the starter base**. Give an SDXL base for one that other programs use."
@@ -49,11 +51,9 @@ class TrainTab:
             value=presets.DEFAULT, label="Preset", elem_id="preset", elem_classes="impasto-list",
         )  # fmt: skip
         self.name = gr.Textbox(label="Name of the LoRA", placeholder="the dataset's name", max_lines=1, elem_id="lora-name")
-        self.base = gr.Textbox(
-            STARTER, label="Base model", max_lines=1, elem_id="train-base",
-            info="starter (comes with Impasto), a diffusers folder of SDXL, or a Hub id",
-        )  # fmt: skip
+        self.base = base_choice("train-base")
         self.only_starter = gr.Markdown(STARTER_INFO, elem_classes="impasto-hint")
+        self.bases = BasesPanel(self.desk)
         with gr.Accordion("Settings", open=False, elem_id="settings"), gr.Row():
             self.form = Form(SETTINGS)
         self.train = gr.Button("Train", variant="primary", size="lg", elem_id="train")
@@ -148,7 +148,7 @@ class TrainTab:
         trainings = self.desk.trainings
         now = render.situation(progress, trainings.alive(run), trainings.starting(run), run.asked_to_stop)
         pictures = f"{name} {len(progress.samples)}"
-        seeing = f"{now} {progress.step} {progress.encoded} {len(progress.warnings)}\n{pictures}"
+        seeing = f"{now} {progress.step} {progress.fetched} {progress.encoded} {len(progress.warnings)}\n{pictures}"
         if seeing == seen:
             return {self.seen: gr.skip()}
         updates: Updates = {
@@ -177,9 +177,8 @@ class TrainTab:
 def _base(given: str) -> str:
     """A base's source as the run keeps it: the process that reads it runs in another folder. Raises `BaseModelError`."""
     source = given.strip() or STARTER
-    check_source(source)
-    folder = folder_of(source)
-    return source if source == STARTER or folder is None else str(folder.resolve())
+    facts_of(source)
+    return kept_as(source)
 
 
 def _uncapitalised(text: str) -> str:

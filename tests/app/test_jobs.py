@@ -14,6 +14,7 @@ from app.jobs import Previewer, PreviewError, Trainings, launch
 from trainer.errors import RunError
 from trainer.home import Home
 from trainer.recipe import Request
+from trainer.sdxl.origin import Remark
 from trainer.settings import validated
 from trainer.training.run import Run
 
@@ -34,7 +35,8 @@ for line in sys.stdin:
     for done in (1, 2):
         print(json.dumps({"is": "step", "done": done, "total": 2}), flush=True)
     open(asked["out"], "a").write(prompt)
-    print(json.dumps({"is": "done", "out": asked["out"]}), flush=True)
+    said = [{"level": "note", "sentence": f"Remembered in {asked['cache']}."}]
+    print(json.dumps({"is": "done", "out": asked["out"], "remarks": said}), flush=True)
 """
 
 
@@ -89,6 +91,11 @@ class TestPreviewer:
         assert (tmp_path / "a").read_text() == "a house"
         assert (tmp_path / "b").read_text() == "bbbb"
         assert previewer._process is first
+
+    @pytest.mark.usefixtures("script")
+    def test_what_is_said_of_the_loras_comes_with_the_picture(self, home: Home, tmp_path: Path) -> None:
+        said = Previewer(home).draw("starter", Request("a house"), tmp_path / "a", lambda done, total: None)
+        assert said == [Remark("note", f"Remembered in {home.cache}.")]
 
     @pytest.mark.usefixtures("script")
     def test_an_error_is_told_and_the_process_stays(self, home: Home, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,14 @@ def test_every_situation_has_its_words(run: Run) -> None:
     assert "5 of 20 steps" in told["lost"]
     assert "only for the starter base" in told["finished"]
     assert "only for the starter base" in told["stopped"]
+
+
+def test_a_base_that_comes_from_the_hub_is_told_of_in_bytes(run: Run) -> None:
+    coming, here = (Progress(step=5, steps=20, fetched=(done * 2**30, 4 * 2**30)) for done in (1, 4))
+    assert "1.0 of 4.0 GiB" in render.status(run, coming, "starting")
+    assert 'aria-valuenow="25"' in render.bar(replace(coming, step=0), "starting")
+    assert "Loading the base model" in render.status(run, here, "starting")
+    assert 'aria-valuenow="25"' in render.bar(here, "starting"), "a run that goes on shows where it was"
 
 
 def test_the_bar_is_numbers_only() -> None:

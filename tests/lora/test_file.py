@@ -193,8 +193,9 @@ REFUSED = {
     "Stable Diffusion 1.5": "Stable Diffusion 1.5", "Flux": "Flux", "checkpoint": "whole checkpoint", "vae": "VAE",
     "another form": "form that is not read here", "cut off": "again", "cut off in its header": "again", "pickle": "pickle",
     "torch file": "pickle", "huge header": "again", "large header": "again", "header that is no JSON": "again",
-    "header that is no table": "no LoRA", "header of brackets": "again", "metadata that is no text": "",
-    "layers outside the file": "again", "empty": "again", "text": "again", "folder": "no LoRA file", "missing": "no LoRA file",
+    "header that is no table": "not a safetensors file", "header of brackets": "again", "metadata that is no text": "",
+    "layers outside the file": "again", "empty": "again", "text": "again",
+    "folder": "is a folder", "missing": "There is no file",
 }  # fmt: skip
 
 

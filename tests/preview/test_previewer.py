@@ -11,14 +11,16 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from trainer.errors import LoraFileError
+from trainer.errors import DrawingError, LoraFileError
 from trainer.lora.adapter import Adapter
-from trainer.lora.file import write
-from trainer.preview.previewer import Previewer
+from trainer.lora.file import LoraFile, write
+from trainer.lora.mix import Canvas, Weighted
+from trainer.preview import previewer as module
+from trainer.preview.previewer import ROOM, Previewer, short_of_memory
 from trainer.recipe import LoraChoice, Request
 from trainer.sdxl.base import load_base
 from trainer.sdxl.sampler import Sampling, first_noise, sample
-from trainer.sdxl.text import encode_text, unconditional
+from trainer.sdxl.text import TextFeatures, encode_prompt, encode_text, unconditional
 
 ASKED = Request(prompt="a red house on the left, blue sky", seed=11, steps=4, cfg=4.0, width=64, height=96)
 CLOSE = 1e-4
@@ -167,6 +169,143 @@ def test_a_lora_that_was_replaced_on_disk_is_read_anew(toy_base: Path, lora: Pat
 def test_a_missing_lora_is_told_of_and_nothing_changes(toy_base: Path, lora: Path, tmp_path: Path) -> None:
     drawing = previewer(toy_base)
     before = drawing.picture(ASKED).tobytes()
-    with pytest.raises(LoraFileError, match=r"There is no LoRA file .*gone\.safetensors"):
+    with pytest.raises(LoraFileError, match=r"There is no .*file .*gone\.safetensors"):
         drawing.picture(replace(ASKED, loras=(LoraChoice(lora), LoraChoice(tmp_path / "gone.safetensors"))))
     assert drawing.picture(ASKED).tobytes() == before
+
+
+LONG = "a red house on the left, blue sky, " * 12
+
+
+def theirs_from(folder: Path, asked: Request, prompt: TextFeatures, negative: TextFeatures) -> torch.Tensor:
+    """diffusers' picture from what the encoders said, each made as long as the other by saying it again."""
+    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    drawn = pipeline(
+        prompt_embeds=prompt.context, pooled_prompt_embeds=prompt.pooled, negative_prompt_embeds=negative.context,
+        negative_pooled_prompt_embeds=negative.pooled, num_inference_steps=asked.steps, guidance_scale=asked.cfg,
+        width=asked.width, height=asked.height, latents=first_noise((asked.seed,), asked.height, asked.width),
+    )  # fmt: skip
+    return torch.from_numpy(np.array(drawn.images[0], dtype=np.float32))
+
+
+@pytest.mark.parametrize("swapped", [False, True], ids=["long prompt", "long negative"])
+def test_prompt_and_negative_may_be_of_different_lengths(toy_base: Path, swapped: bool) -> None:
+    prompt, negative = ("a (dog:1.4)", LONG) if swapped else (LONG, "a (dog:1.4)")
+    asked = replace(ASKED, prompt=prompt, negative=negative)
+    drawing = previewer(toy_base)
+    with torch.no_grad():
+        read = {text: encode_prompt(drawing.base, [text]) for text in (prompt, negative)}
+    chunks = {text: features.context.shape[1] // 77 for text, features in read.items()}
+    assert chunks == {LONG: 2, "a (dog:1.4)": 1}
+    twice = {text: TextFeatures(read[text].context.repeat(1, 2 // chunks[text], 1), read[text].pooled) for text in read}
+    expected = theirs_from(toy_base, asked, twice[prompt], twice[negative])
+    got = torch.from_numpy(np.array(drawing.picture(asked), dtype=np.float32))
+    assert furthest(got, expected) <= 1
+
+
+def test_all_of_a_long_prompt_and_its_weights_count(toy_base: Path) -> None:
+    drawing = previewer(toy_base)
+    prompts = [LONG, LONG + "a dog", LONG + "a (dog:1.5)", LONG + "BREAK a dog"]
+    assert len({drawing.picture(replace(ASKED, prompt=prompt)).tobytes() for prompt in prompts}) == len(prompts)
+
+
+def visits(drawing: Previewer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What happens in a drawing: parts that move, parts that work."""
+    seen: list[str] = []
+    base = drawing.base
+    for name, model in {"te1": base.te1, "te2": base.te2, "vae": base.vae, "unet": base.unet}.items():
+
+        def move(device: Any, name: str = name, model: Any = model) -> Any:
+            seen.append(f"{name} {'comes' if device is CARD else 'goes'}")
+            return model
+
+        def work(*_: Any, name: str = name) -> None:
+            seen.append(f"{name} works")
+
+        monkeypatch.setattr(model, "to", move)
+        (base.vae.decoder if name == "vae" else model).register_forward_pre_hook(work)
+    return seen
+
+
+CARD = torch.device("cpu")
+"""Stands for a card: equal to the CPU, and yet another object."""
+
+
+def test_on_a_short_card_the_parts_come_only_for_their_work(toy_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = previewer(toy_base).picture(replace(ASKED, negative="a dog"))
+    monkeypatch.setattr(module, "short_of_memory", lambda *_: True)
+    drawing = Previewer(load_base(str(toy_base), torch.device("cpu"), torch.float32), CARD)
+    seen = visits(drawing, monkeypatch)
+    got = drawing.picture(replace(ASKED, negative="a dog", steps=4))
+    assert list(dict.fromkeys(seen)) == [
+        "te1 comes", "te2 comes", "te1 works", "te2 works", "te1 goes", "te2 goes",
+        "unet works", "vae comes", "vae works", "vae goes",
+    ]  # fmt: skip
+    assert got.tobytes() == expected.tobytes()
+    seen.clear()
+    drawing.picture(replace(ASKED, negative="a dog", seed=2))
+    assert not any(event.startswith("te") for event in seen), "a prompt that is known needs no encoder"
+
+
+def test_the_encoders_go_even_if_encoding_fails(toy_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "short_of_memory", lambda *_: True)
+    drawing = Previewer(load_base(str(toy_base), torch.device("cpu"), torch.float32), CARD)
+    seen = visits(drawing, monkeypatch)
+
+    def out_of_memory(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(module, "encode_prompt", out_of_memory)
+    with pytest.raises(DrawingError, match=r"Memory ran out while a picture of 64x96 was drawn"):
+        drawing.picture(ASKED)
+    assert seen == ["te1 comes", "te2 comes", "te1 goes", "te2 goes"]
+
+
+@pytest.mark.parametrize(("spare", "short"), [(0, False), (-1, True)])
+def test_a_card_is_short_if_weights_and_drawing_do_not_fit(
+    toy_base: Path, spare: int, short: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_base(str(toy_base), torch.device("cpu"), torch.float32)
+    weights = sum(file.stat().st_size for file in toy_base.rglob("*.safetensors"))
+    exact = sum(4 * weight.numel() for model in base.models.values() for weight in model.parameters())
+    assert 0.9 * weights < exact <= weights
+    monkeypatch.setattr(module, "free_bytes", lambda _: exact + 1000 + ROOM + spare)
+    assert short_of_memory(base, torch.device("cuda"), 1000) is short
+    assert not short_of_memory(base, torch.device("cpu"), 10**15)
+
+
+@pytest.mark.parametrize(("free", "where"), [(8 * 2**30, "cpu"), (10 * 2**30, "cuda")])
+def test_a_tight_card_is_filled_from_the_cpu(free: int, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(_: str, device: torch.device, dtype: torch.dtype) -> None:
+        assert (device.type, dtype) == (where, torch.float16)
+        raise DrawingError("seen")
+
+    monkeypatch.setattr(module, "best_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(module, "free_bytes", lambda _: free)
+    monkeypatch.setattr(module, "load_base", load)
+    with pytest.raises(DrawingError, match="seen"):
+        Previewer.load("starter")
+
+
+@pytest.mark.parametrize("kept_on", [None, torch.device("cpu")])
+def test_weight_zero_restores_every_bit_of_models_that_have_moved(
+    toy_base: Path, lora: Path, kept_on: torch.device | None
+) -> None:
+    """To another type and back stands for to another device and back: both give the weights a new place in memory."""
+    base = load_base(str(toy_base), torch.device("cpu"), torch.float32)
+    canvas, file = Canvas(base.parts, base.version, kept_on), LoraFile.read(lora)
+
+    def weights() -> list[torch.Tensor]:
+        return [weight for part in base.parts.values() for weight in part.parameters()]
+
+    before = [weight.clone() for weight in weights()]
+    for strength in (1.0, 0.3, 0.0):
+        canvas.lay([Weighted(file, strength, strength)])
+        assert all(map(torch.equal, weights(), before)) is (strength == 0)
+        places = [weight.data_ptr() for weight in weights()]
+        for part in base.parts.values():
+            part.to(torch.float64)
+            part.to(torch.float32)
+        assert places != [weight.data_ptr() for weight in weights()]
+    assert all(map(torch.equal, weights(), before))

@@ -63,6 +63,13 @@ def test_the_trigger_word_is_kept_from_the_base(brush: Brush, lora: Path) -> Non
     assert [asked.prompt for asked in brush.asked[8:]] == 2 * [f"vellorn, {prompt}" for prompt in prompts]
 
 
+def test_brackets_in_a_trigger_word_are_meant(brush: Brush, lora: Path) -> None:
+    plain = LoraFile.read(lora)
+    write(lora, plain.layers, {**plain.metadata, "modelspec.trigger_phrase": "artist_(style)"})
+    list(draw_sheet(brush, lora))
+    assert {asked.prompt.partition(", ")[0] for asked in brush.asked[8:]} == {r"artist_\(style\)"}
+
+
 def test_every_cell_is_where_it_belongs(brush: Brush, lora: Path) -> None:
     *_, last = draw_sheet(brush, lora, seed=1)
     assert last.picture is not None

@@ -6,7 +6,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from trainer.errors import BaseModelError, LoraFileError
 from trainer.preview.previewer import Drawn, Previewer
 from trainer.preview.worker import Studio, serve
 from trainer.recipe import LoraChoice, Request
+from trainer.sdxl.origin import Remark
 
 SMALL = Request(prompt="a red house", seed=3, steps=2, width=64, height=64)
 
@@ -30,6 +31,9 @@ class FakePreviewer:
         yield Drawn(1, 2)
         yield Drawn(2, 2, Image.new("RGB", (8, 8), (1, 2, 3)))
 
+    def remarks(self, loras: Sequence[LoraChoice], cache: Path) -> list[Remark]:
+        return [Remark("note", f"{len(loras)} LoRAs, remembered in {cache.name}.")]
+
 
 def studio(loaded: list[str]) -> Studio:
     def load(source: str) -> Previewer:
@@ -42,14 +46,16 @@ def studio(loaded: list[str]) -> Studio:
 
 
 def drawing(out: Path, base: str = "a", request: Request = SMALL) -> str:
-    return json.dumps({"do": "draw", "base": base, "request": request.to_json(), "out": str(out)})
+    cache = str(out.parent / "cache")
+    return json.dumps({"do": "draw", "base": base, "request": request.to_json(), "out": str(out), "cache": cache})
 
 
 def test_a_picture_comes_in_steps_with_its_recipe(tmp_path: Path) -> None:
     out = tmp_path / "new" / "a.png"
     answers = list(serve([drawing(out)], studio([])))
     assert answers == [
-        {"is": "step", "done": 1, "total": 2}, {"is": "step", "done": 2, "total": 2}, {"is": "done", "out": str(out)}
+        {"is": "step", "done": 1, "total": 2}, {"is": "step", "done": 2, "total": 2},
+        {"is": "done", "out": str(out), "remarks": [{"level": "note", "sentence": "0 LoRAs, remembered in cache."}]},
     ]  # fmt: skip
     with Image.open(out) as picture:
         assert "Seed: 3" in picture.info["parameters"]

@@ -143,5 +143,16 @@ def test_a_processor_trains_and_draws_in_float32() -> None:
     assert drawing_dtype(CPU) == torch.float32
 
 
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_card_trains_in_bfloat16_only_where_it_is_not_emulated(
+    native: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    card = torch.device("cuda")
+    told = [training_dtype(card, precision) for precision in ("auto", "int8", "nf4", "fp32", "bf16", "fp16")]
+    assert told == [expected] * 3 + [torch.float32, torch.bfloat16, torch.float16]
+    assert [training_dtype(CPU, precision) for precision in ("int8", "nf4")] == [torch.float32] * 2
+
+
 def test_a_card_draws_in_float16() -> None:
     assert drawing_dtype(torch.device("cuda")) == torch.float16

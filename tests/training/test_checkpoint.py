@@ -16,6 +16,7 @@ from trainer.errors import RunError, StorageError
 from trainer.lora.adapter import Adapter
 from trainer.lora.layer import inject
 from trainer.training import checkpoint
+from trainer.training.optim import LossScale
 
 
 def adapter(seed: int = 1, rank: int = 2) -> Adapter:
@@ -63,6 +64,15 @@ def test_a_checkpoint_from_before_the_first_step_comes_back(tmp_path: Path) -> N
     second = adapter(seed=9)
     checkpoint.restore(found, second, torch.optim.AdamW(second.parameters("unet"), lr=0.1))
     assert torch.equal(first.parameters("unet")[0], second.parameters("unet")[0])
+
+
+@pytest.mark.parametrize("scale", [None, LossScale(512.0, steps=77)])
+def test_the_scale_of_the_loss_comes_back(tmp_path: Path, scale: LossScale | None) -> None:
+    an_adapter = adapter()
+    checkpoint.write(tmp_path, 3, 0.25, 1.5, an_adapter, trained(an_adapter), scale)
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.scale == scale
 
 
 def test_without_a_checkpoint_there_is_none(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from trainer.training.events import (
     Encoded,
     Event,
     Failed,
+    Fetched,
     Finished,
     Resumed,
     Sampled,
@@ -25,6 +26,7 @@ from trainer.training.events import (
 
 EVERY: list[Event] = [
     Started(steps=10, pictures=3, base="starter", device="cpu", buckets={"64x64": 3}),
+    Fetched(done=2**20, total=2**30),
     Encoded(done=1, total=3),
     Stepped(step=1, steps=10, loss=0.5, smoothed=0.5, rates={"unet": 1e-4}, gradient=0.1, change={"unet": 0.2}, speed=2.0,
             eta=4.5, memory=0),
@@ -62,8 +64,8 @@ def test_what_cannot_be_read_is_passed_over(line: str) -> None:
 
 
 def test_fields_that_are_not_known_are_passed_over() -> None:
-    line = json.dumps({**json.loads(to_line(EVERY[4])), "colour": "red"})
-    assert from_line(line) == EVERY[4]
+    line = json.dumps({**json.loads(to_line(EVERY[5])), "colour": "red"})
+    assert from_line(line) == EVERY[5]
 
 
 def test_an_event_knows_when_it_happened() -> None:

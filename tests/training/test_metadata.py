@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -10,9 +11,17 @@ import pytest
 
 from tests.tiny import save_dataset, short_run
 from trainer.data.dataset import Dataset
-from trainer.settings import Family
+from trainer.errors import LoraFileError
+from trainer.home import Home
+from trainer.sdxl.fingerprint import fingerprint, recall
+from trainer.sdxl.origin import Identity, Origin
+from trainer.sdxl.source import facts_of
+from trainer.tensorfile import read_header
+from trainer.training.loop import train
 from trainer.training.metadata import describe
 from trainer.training.plan import Plan
+
+BASE = Origin("name/model", "pony", "epsilon", False, Identity("a" * 64, "b" * 64, "12345678"))
 
 
 @pytest.fixture
@@ -20,13 +29,10 @@ def dataset(tmp_path: Path) -> Path:
     return save_dataset(tmp_path / "glass windows")
 
 
-def told(
-    dataset: Path, tmp_path: Path, family: Family = "sdxl", base: str = "name/model", prediction: str = "epsilon"
-) -> dict[str, str]:
-    run = short_run(tmp_path / "my style", dataset, Path(base), trigger="glassy")
+def told(dataset: Path, tmp_path: Path, origin: Origin = BASE) -> dict[str, str]:
+    run = short_run(tmp_path / "my style", dataset, Path("name/model"), trigger="glassy")
     plan = Plan.of(Dataset.open(dataset), run.settings)
-    version = "impasto_starter" if family == "starter" else "sdxl_base_v1-0"
-    return describe(run, plan, family, version, prediction, step=3)
+    return describe(run, plan, origin, step=3)
 
 
 def test_everything_is_text(dataset: Path, tmp_path: Path) -> None:
@@ -58,9 +64,14 @@ def test_the_date_is_one(dataset: Path, tmp_path: Path) -> None:
     assert datetime.fromisoformat(told(dataset, tmp_path)["modelspec.date"]).tzinfo is not None
 
 
-@pytest.mark.parametrize(("prediction", "word"), [("epsilon", "epsilon"), ("v_prediction", "v")])
-def test_the_prediction_is_named(dataset: Path, tmp_path: Path, prediction: str, word: str) -> None:
-    assert told(dataset, tmp_path, prediction=prediction)["modelspec.prediction_type"] == word
+def test_it_tells_all_that_is_known_of_its_base(dataset: Path, tmp_path: Path) -> None:
+    noob = Origin("noob", "noobai", "v_prediction", True, BASE.identity)
+    for base in (BASE, noob):
+        texts = told(dataset, tmp_path, base)
+        assert Origin.told_by(texts) == base
+        shutil.rmtree(tmp_path / "my style")
+    assert texts["modelspec.prediction_type"] == "v"
+    assert (texts["ss_v2"], texts["ss_zero_terminal_snr"]) == ("False", "True")
 
 
 def test_nothing_in_it_makes_diffusers_refuse_the_file(dataset: Path, tmp_path: Path) -> None:
@@ -68,17 +79,22 @@ def test_nothing_in_it_makes_diffusers_refuse_the_file(dataset: Path, tmp_path: 
 
 
 def test_a_lora_for_the_starter_says_so_and_is_not_taken_for_sdxls(dataset: Path, tmp_path: Path) -> None:
-    texts = told(dataset, tmp_path, family="starter")
+    texts = told(dataset, tmp_path, Origin("starter", "starter", "epsilon"))
     assert texts["ss_base_model_version"] == "impasto_starter"
     assert "stable-diffusion-xl" not in texts["modelspec.architecture"]
     assert "starter" in texts["modelspec.usage_hint"]
 
 
-def test_a_hub_id_is_named_whole(dataset: Path, tmp_path: Path) -> None:
-    assert told(dataset, tmp_path, base="name/model")["ss_sd_model_name"] == "name/model"
-
-
 def test_where_the_base_lies_on_this_machine_is_nobodys_business(dataset: Path, tmp_path: Path, toy_base: Path) -> None:
-    texts = told(dataset, tmp_path, base=str(toy_base))
+    texts = told(dataset, tmp_path, Origin.of(facts_of(str(toy_base))))
     assert texts["ss_sd_model_name"] == toy_base.name
     assert not any(str(toy_base.parent) in text or str(tmp_path) in text for text in texts.values())
+
+
+def test_a_trained_lora_tells_by_what_its_base_is_known(dataset: Path, tmp_path: Path, toy_base: Path, home: Home) -> None:
+    run = short_run(tmp_path / "run", dataset, toy_base, steps=1)
+    list(train(run, home))
+    texts = read_header(run.lora, LoraFileError).metadata
+    assert texts["impasto.base_fingerprint"] == fingerprint(toy_base)
+    assert (texts["impasto.base_family"], texts["ss_sd_model_hash"]) == ("sdxl", "IsADirectory")
+    assert recall(toy_base, home.cache) == Origin.told_by(texts).identity

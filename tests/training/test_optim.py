@@ -1,4 +1,4 @@
-"""The optimizer's groups and the curve of the learning rate."""
+"""The optimizer's groups, the curve of the learning rate, and the scale of the loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from trainer.lora.adapter import Adapter
 from trainer.sdxl.base import load_base
 from trainer.settings import validated
-from trainer.training.optim import curve, make_optimizer, rates, set_rates
+from trainer.training.optim import LossScale, curve, make_optimizer, rates, set_rates
 
 
 def test_a_part_with_rate_zero_is_not_trained() -> None:
@@ -47,3 +47,27 @@ def test_rates_are_set_from_the_first_ones() -> None:
     set_rates(optimizer, 0.5)
     set_rates(optimizer, 0.25)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+
+
+def test_the_scale_of_the_loss_is_undone_exactly() -> None:
+    matrix, alone = torch.nn.Parameter(torch.randn(5, 3)), torch.nn.Parameter(torch.ones(2))
+    gradient = torch.randn(5, 3)
+    matrix.grad = gradient * 2.0**16
+    LossScale().undo([matrix, alone])
+    assert torch.equal(matrix.grad, gradient)
+    assert alone.grad is None
+
+
+def test_the_scale_of_the_loss_falls_to_one_and_no_lower() -> None:
+    scale = LossScale(4.0, steps=7)
+    assert [scale.lower() for _ in range(3)] == [True, True, False]
+    assert scale == LossScale(1.0, steps=0)
+
+
+def test_the_scale_of_the_loss_rises_after_many_steps() -> None:
+    scale = LossScale(4.0)
+    for _ in range(LossScale.PATIENCE - 1):
+        scale.took_step()
+    assert scale == LossScale(4.0, LossScale.PATIENCE - 1)
+    scale.took_step()
+    assert scale == LossScale(8.0, 0)

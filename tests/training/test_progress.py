@@ -8,6 +8,7 @@ from trainer.training.events import (
     Encoded,
     Event,
     Failed,
+    Fetched,
     Finished,
     Resumed,
     Sampled,
@@ -37,6 +38,9 @@ def test_before_anything_happens_a_run_waits() -> None:
 @pytest.mark.parametrize(
     ("events", "state"),
     [
+        ([Fetched(done=1, total=3)], "waiting"),
+        ([Failed(message="No network."), Fetched(done=1, total=3)], "waiting"),
+        ([Fetched(done=3, total=3), Encoded(done=1, total=3)], "encoding"),
         ([Encoded(done=1, total=3)], "encoding"),
         ([Encoded(done=3, total=3), STARTED], "training"),
         ([STARTED, stepped(1), Saved(step=1, path="x")], "training"),

@@ -20,8 +20,8 @@ from safetensors.torch import load, save
 
 from trainer.errors import LoraFileError, storing
 from trainer.home import write_atomically
-from trainer.lora.header import read_header
 from trainer.lora.keys import COMPONENTS, component_of
+from trainer.tensorfile import read_header
 
 _PARTS = ("lora_down.weight", "lora_up.weight", "alpha")
 _FLUX = ("lora_unet_double_blocks_", "lora_unet_single_blocks_")
@@ -67,7 +67,7 @@ class LoraFile:
     @classmethod
     def read(cls, path: Path) -> LoraFile:
         """Read and check a file. Raises `LoraFileError`."""
-        header = read_header(path)
+        header = read_header(path, LoraFileError)
         try:
             tensors = load(path.read_bytes())
         except (SafetensorError, OSError) as error:
@@ -83,7 +83,7 @@ class LoraFile:
         if not grouped:
             raise LoraFileError(f"{path.name} holds no LoRA layers.")
         layers = {name: _factors(path, name, parts) for name, parts in sorted(grouped.items())}
-        return cls(path.stem, layers, header.get("__metadata__", {}))
+        return cls(path.stem, layers, header.metadata)
 
 
 def _factors(path: Path, name: str, parts: Mapping[str, torch.Tensor]) -> Factors:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from trainer.errors import LoraFileError
-from trainer.lora.file import LoraFile
+from trainer.errors import BaseModelError, LoraFileError
+from trainer.lora.file import Factors, LoraFile
 from trainer.lora.keys import Component, component_of, table
 
 
@@ -35,14 +35,21 @@ class Weighted:
 class Canvas:
     """The live linear layers of a base, and the pristine copies of those that a mix has touched."""
 
-    def __init__(self, parts: Mapping[Component, nn.Module], base_version: str) -> None:
-        """`parts` are the base's models; `base_version` is what a file made for it names."""
+    def __init__(self, parts: Mapping[Component, nn.Module], base_version: str, kept_on: torch.device | None = None) -> None:
+        """`parts` are the base's models; `base_version` is what a file made for it names. Pristine copies are kept on the
+        device `kept_on`, else beside their layers.
+
+        Raises `BaseModelError` for a base whose weights are packed: what is laid on them would be lost without a word.
+        """
         self._base_version = base_version
+        self._kept_on = kept_on
         self._live: dict[str, torch.Tensor] = {}
         self._pristine: dict[str, torch.Tensor] = {}
         for component, model in parts.items():
             linears = {path: layer for path, layer in model.named_modules() if isinstance(layer, nn.Linear)}
             for name, path in table(component, linears).items():
+                if not isinstance(linears[path].weight, nn.Parameter):
+                    raise BaseModelError("Styles cannot be mixed into a base kept in 8 or 4 bits: load it in fp16 or fp32.")
                 self._live[name] = linears[path].weight
 
     def check(self, lora: LoraFile) -> None:
@@ -69,17 +76,18 @@ class Canvas:
         """Make the live weights those of the base plus `mix`. Raises `LoraFileError` before anything is changed."""
         for part in mix:
             self.check(part.lora)
-        changes: dict[str, torch.Tensor] = {}
+        weighted: dict[str, list[tuple[float, Factors]]] = {}
         for part in mix:
             for name, factors in part.lora.layers.items():
                 component = component_of(name)
                 weight = part.weight_of(component) if component else 0.0
                 if weight != 0:
-                    change = weight * factors.change().to(self._live[name].device)
-                    changes[name] = changes[name] + change if name in changes else change
-        for name in list(self._pristine.keys() - changes.keys()):
+                    weighted.setdefault(name, []).append((weight, factors))
+        for name in list(self._pristine.keys() - weighted.keys()):
             self._live[name].copy_(self._pristine.pop(name))
-        for name, change in changes.items():
+        for name, found in weighted.items():  # one layer at a time: all changes together would be twice a float16 base
             live = self._live[name]
-            pristine = self._pristine.setdefault(name, live.detach().clone())
-            live.copy_((pristine.float() + change).to(live.dtype))
+            if name not in self._pristine:
+                self._pristine[name] = live.detach().to(self._kept_on or live.device, copy=True)
+            change = sum(weight * factors.change().to(live.device) for weight, factors in found)
+            live.copy_((self._pristine[name].to(live.device).float() + change).to(live.dtype))

@@ -1,23 +1,37 @@
 """A warm base that draws requests: lays the mix on, reads the prompt, samples, decodes.
 
-Prompts are encoded once per mix of the text encoders; LoRA files are read once per change on disk.
+Prompts are encoded once per mix of the text encoders; LoRA files are read once per change on disk. On a card without room
+for the whole base only the U-Net stays there: text encoders and VAE come when they are needed and go again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import nn
 
+from trainer.errors import DrawingError
 from trainer.lora.file import LoraFile
 from trainer.lora.mix import Canvas, Weighted
 from trainer.recipe import LoraChoice, Request
-from trainer.sdxl.base import Base
+from trainer.sdxl.base import Base, best_device, drawing_dtype, load_base
+from trainer.sdxl.fingerprint import remarks
+from trainer.sdxl.origin import Remark
 from trainer.sdxl.sampler import Sampling, sample, to_picture
-from trainer.sdxl.text import TextFeatures, encode_text, unconditional
+from trainer.sdxl.source import Facts
+from trainer.sdxl.text import TextFeatures, aligned, encode_prompt, unconditional
+from trainer.sdxl.vae import free_bytes
+
+CPU = torch.device("cpu")
+ROOM = 3 * 2**29
+"""Bytes that drawing takes beside the weights: the U-Net at 1024 px with guidance, or the VAE on a tile of 512 px."""
+ROOMY = 9 * 2**30
+"""With so much free a card holds all of SDXL in float16 (6.6 GiB) and `ROOM`."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +43,39 @@ class Drawn:
     picture: Image.Image | None = None
 
 
+def short_of_memory(base: Base, device: torch.device, further: int = 0) -> bool:
+    """Whether a card lacks the room for what of `base` is not there yet, `further` bytes, and drawing."""
+    if device.type != "cuda":
+        return False
+    models = (base.unet, base.te1, base.te2, base.vae)
+    absent: int = sum(weight.nbytes for model in models for weight in model.parameters() if weight.device.type != "cuda")
+    return free_bytes(device) < absent + further + ROOM
+
+
 class Previewer:
     """Draws with one base, kept loaded."""
 
-    def __init__(self, base: Base) -> None:
+    def __init__(self, base: Base, device: torch.device | None = None) -> None:
+        """Draw on `device`, else where the base is; the base may still be on the CPU."""
         self.base = base
-        self._canvas = Canvas(base.parts, base.version)
+        self._device = device or base.device
+        linears = sum(
+            layer.weight.nbytes for part in base.parts.values() for layer in part.modules() if isinstance(layer, nn.Linear)
+        )
+        self._canvas = Canvas(base.parts, base.version, CPU if short_of_memory(base, self._device, linears) else None)
+        self._home = CPU if short_of_memory(base, self._device) else self._device
+        for visitor in (base.te1, base.te2, base.vae):
+            visitor.to(self._home)
+        base.unet.to(self._device)
         self._files: dict[tuple[Path, int, int], LoraFile] = {}
         self._texts: dict[tuple[str, tuple[tuple[Path, float], ...]], TextFeatures] = {}
+
+    @classmethod
+    def load(cls, source: str | Facts) -> Previewer:
+        """A previewer on the best device. Raises `BaseModelError`."""
+        device = best_device()
+        tight = device.type == "cuda" and free_bytes(device) < ROOMY  # then only what is needed goes to the card
+        return cls(load_base(source, CPU if tight else device, drawing_dtype(device)), device)
 
     def read(self, path: Path) -> LoraFile:
         """The LoRA file, from memory unless it has changed. Raises `LoraFileError`."""
@@ -54,16 +93,20 @@ class Previewer:
         """Make the base's weights those of this mix. Raises `LoraFileError`."""
         self._canvas.lay([Weighted(self.read(choice.path), choice.unet, choice.text) for choice in loras])
 
+    def remarks(self, loras: Sequence[LoraChoice], cache: Path) -> list[Remark]:
+        """What to say of these LoRAs on this base, which may be read once for it. Raises `LoraFileError`."""
+        heard = [choice.path for choice in loras if choice.unet or choice.text]
+        return remarks(self.base.facts, [(path.stem, self.read(path).metadata) for path in heard], cache)
+
     def draw(self, request: Request) -> Iterator[Drawn]:
-        """Yield after every step; the last one carries the picture. Raises `LoraFileError`."""
-        self.lay(request.loras)
-        with torch.no_grad():
-            prompt = self._text(request.prompt, request.loras)
-            negative = self._text(request.negative, request.loras) if request.negative else unconditional(prompt)
-            how = Sampling(request.width, request.height, request.steps, request.cfg, (request.seed,))
-            for step, latents in enumerate(sample(self.base, prompt, negative, how), start=1):
-                last = step == request.steps
-                yield Drawn(step, request.steps, to_picture(self.base.decode(latents)[0]) if last else None)
+        """Yield after every step; the last one carries the picture. Raises `LoraFileError`, `DrawingError`."""
+        try:
+            yield from self._draw(request)
+        except torch.OutOfMemoryError:
+            raise DrawingError(
+                f"Memory ran out while a picture of {request.width}x{request.height} was drawn. "
+                "Close other programs that use the card, or choose a smaller size."
+            ) from None
 
     def picture(self, request: Request) -> Image.Image:
         """The finished picture."""
@@ -71,10 +114,38 @@ class Previewer:
         assert last.picture is not None
         return last.picture
 
-    def _text(self, prompt: str, loras: Sequence[LoraChoice]) -> TextFeatures:
-        key = (prompt, tuple((lora.path.resolve(), lora.text) for lora in loras if lora.text))
-        if key not in self._texts:
+    def _draw(self, request: Request) -> Iterator[Drawn]:
+        self.lay(request.loras)
+        prompt, negative = self._conditions(request)
+        how = Sampling(request.width, request.height, request.steps, request.cfg, (request.seed,))
+        for step, latents in enumerate(sample(self.base, prompt, negative, how), start=1):
+            picture = None
+            if step == request.steps:
+                with self._visit(self.base.vae):
+                    picture = to_picture(self.base.decode(latents)[0])
+            yield Drawn(step, request.steps, picture)
+
+    def _conditions(self, request: Request) -> tuple[TextFeatures, TextFeatures]:
+        """What the prompt says and what the negative prompt says, of one length; each is encoded once."""
+        mix = tuple((lora.path.resolve(), lora.text) for lora in request.loras if lora.text)
+        asked = [request.prompt, *([request.negative] if request.negative else [])]
+        fresh = [prompt for prompt in asked if (prompt, mix) not in self._texts]
+        if fresh:
             if len(self._texts) >= 256:
                 self._texts.clear()
-            self._texts[key] = encode_text(self.base, [prompt])
-        return self._texts[key]
+                fresh = asked
+            with torch.no_grad(), self._visit(self.base.te1, self.base.te2):
+                self._texts.update({(prompt, mix): encode_prompt(self.base, [prompt]) for prompt in fresh})
+        prompt, *negative = aligned([self._texts[prompt, mix] for prompt in asked])
+        return prompt, negative[0] if negative else unconditional(prompt)
+
+    @contextmanager
+    def _visit(self, *models: nn.Module) -> Iterator[None]:
+        """Models on the drawing device, and afterwards back where they live."""
+        try:
+            for model in models:
+                model.to(self._device)
+            yield
+        finally:
+            for model in models:
+                model.to(self._home)

@@ -12,6 +12,7 @@ from trainer.data.captions import with_trigger
 from trainer.presets import DEFAULT, load
 from trainer.preview.previewer import Previewer
 from trainer.recipe import LoraChoice, Request
+from trainer.sdxl.prompt import literal
 
 WEIGHTS = (0.0, 0.5, 1.0)
 PROMPTS: dict[str, tuple[str, ...]] = {
@@ -62,7 +63,7 @@ def draw_sheet(previewer: Previewer, path: Path, seed: int = 1) -> Iterator[Shee
         row: list[Image.Image] = []
         cells.append(row)
         for number, prompt in enumerate(prompts):
-            asked = with_trigger(prompt, lora.trigger) if weight else prompt
+            asked = with_trigger(prompt, literal(lora.trigger)) if weight else prompt
             request = Request(
                 prompt=asked, seed=seed + number, steps=starting.sample_steps, cfg=starting.sample_cfg,
                 width=side, height=side, loras=(LoraChoice(path, weight, weight),),

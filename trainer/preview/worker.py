@@ -1,11 +1,11 @@
 """The previewer's process: requests come as lines of JSON on stdin, answers go as lines of JSON to stdout.
 
-    {"do": "draw", "base": SOURCE, "request": {…}, "out": PNG}          a picture
-    {"do": "sheet", "base": SOURCE, "lora": FILE, "out": PNG, "seed": N}  a style sheet
+    {"do": "draw", "base": SOURCE, "request": {…}, "out": PNG, "cache": FOLDER}          a picture
+    {"do": "sheet", "base": SOURCE, "lora": FILE, "out": PNG, "seed": N, "cache": FOLDER}  a style sheet
     {"do": "quit"}
 
     {"is": "step", "done": 3, "total": 20}    as often as there is something to tell
-    {"is": "done", "out": PNG}  or  {"is": "error", "message": SENTENCE}   once for each request
+    {"is": "done", "out": PNG, "remarks": […]}  or  {"is": "error", "message": SENTENCE}   once for each request
 
 The base stays loaded between requests. The process ends when stdin does; a fault of ours ends it too, with a traceback on
 stderr. Knows nothing of the page.
@@ -16,15 +16,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from trainer.errors import ImpastoError, UsageError
 from trainer.preview.previewer import Previewer
 from trainer.preview.sheet import draw_sheet
-from trainer.recipe import Request, infotext, write_png
-from trainer.sdxl.base import best_device, drawing_dtype, load_base
+from trainer.recipe import LoraChoice, Request, infotext, write_png
 
 Answer = dict[str, Any]
 
@@ -52,20 +52,25 @@ class Studio:
         return work(asked)
 
     def _draw(self, asked: Mapping[str, Any]) -> Iterator[Answer]:
-        request, out = Request.from_json(asked["request"]), Path(asked["out"])
-        for drawn in self.previewer(asked["base"]).draw(request):
+        request, out, previewer = Request.from_json(asked["request"]), Path(asked["out"]), self.previewer(asked["base"])
+        for drawn in previewer.draw(request):
             yield {"is": "step", "done": drawn.step, "total": drawn.steps}
             if drawn.picture:
                 write_png(out, drawn.picture, infotext(request, asked["base"]))
-        yield {"is": "done", "out": str(out)}
+        yield self._done(asked, previewer, request.loras)
 
     def _sheet(self, asked: Mapping[str, Any]) -> Iterator[Answer]:
-        lora, out = Path(asked["lora"]), Path(asked["out"])
-        for sheet in draw_sheet(self.previewer(asked["base"]), lora, asked["seed"]):
+        lora, out, previewer = Path(asked["lora"]), Path(asked["out"]), self.previewer(asked["base"])
+        for sheet in draw_sheet(previewer, lora, asked["seed"]):
             yield {"is": "step", "done": sheet.done, "total": sheet.total}
             if sheet.picture:
                 write_png(out, sheet.picture, f"Style sheet of {lora.name}, seeds from {asked['seed']}")
-        yield {"is": "done", "out": str(out)}
+        yield self._done(asked, previewer, [LoraChoice(lora)])
+
+    @staticmethod
+    def _done(asked: Mapping[str, Any], previewer: Previewer, loras: Sequence[LoraChoice]) -> Answer:
+        remarks = [asdict(remark) for remark in previewer.remarks(loras, Path(asked["cache"]))]
+        return {"is": "done", "out": asked["out"], "remarks": remarks}
 
 
 def serve(lines: Iterable[str], studio: Studio) -> Iterator[Answer]:
@@ -82,16 +87,11 @@ def serve(lines: Iterable[str], studio: Studio) -> Iterator[Answer]:
             yield {"is": "error", "message": str(error)}
 
 
-def _load(source: str) -> Previewer:
-    device = best_device()
-    return Previewer(load_base(source, device, drawing_dtype(device)))
-
-
 def main() -> None:
     """Serve stdin. What the libraries print goes to stderr, so that stdout holds answers alone."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1) as stdout:
         os.dup2(2, 1)
-        for answer in serve(sys.stdin, Studio(_load)):
+        for answer in serve(sys.stdin, Studio(Previewer.load)):
             stdout.write(json.dumps(answer) + "\n")
 
 

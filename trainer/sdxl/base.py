@@ -1,4 +1,4 @@
-"""The frozen base: one `load_base` for the starter, a diffusers folder and a Hub id.
+"""The frozen base: one `load_base` for the starter, a diffusers folder, a single file and a Hub id.
 
 Everything that follows is written for SDXL's four models and their wiring; which one is loaded matters only for its
 family, which says what files made on it are called. Knows nothing of LoRAs or training.
@@ -8,49 +8,43 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
-from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
 from torch import nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
-from trainer.errors import BaseModelError
 from trainer.lora.keys import Component
-from trainer.sdxl.source import check_source, family_of, folder_of
-from trainer.settings import Family, Prediction
-
-transformers_logging.disable_progress_bar()  # its bars for half a second of loading only hide ours
-
-Model = TypeVar("Model", bound=nn.Module)
+from trainer.sdxl import folder, hub, single
+from trainer.sdxl.models import Models
+from trainer.sdxl.quantise import Packing, precision_of, quantise
+from trainer.sdxl.source import Facts, facts_at, facts_of
+from trainer.sdxl.vae import decode, encode
+from trainer.settings import Family, Precision, Prediction
 
 
 @dataclass
-class Base:
+class Base(Models):
     """SDXL's models on one device. The VAE is always float32: in float16 SDXL's overflows to black pictures."""
 
-    source: str
-    family: Family
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
-    te1: CLIPTextModel
-    te2: CLIPTextModelWithProjection
-    tokenizer1: CLIPTokenizer
-    tokenizer2: CLIPTokenizer
-    scheduler: dict[str, Any]
-    """The config of the folder's scheduler: betas, prediction type, timestep spacing."""
+    facts: Facts
 
     @property
     def parts(self) -> dict[Component, nn.Module]:
         """The models that a LoRA may change."""
         return {"unet": self.unet, "te1": self.te1, "te2": self.te2}
+
+    @property
+    def source(self) -> str:
+        """What the base was asked for by."""
+        return self.facts.source
+
+    @property
+    def family(self) -> Family:
+        """Whose descendant it is."""
+        return self.facts.family
 
     @property
     def version(self) -> str:
@@ -60,7 +54,12 @@ class Base:
     @property
     def prediction(self) -> Prediction:
         """What the U-Net answers with."""
-        return "v_prediction" if self.scheduler.get("prediction_type") == "v_prediction" else "epsilon"
+        return self.facts.prediction
+
+    @property
+    def precision(self) -> Precision:
+        """How its weights are kept."""
+        return precision_of(self.unet)
 
     @property
     def device(self) -> torch.device:
@@ -81,18 +80,13 @@ class Base:
             digest.update(tensor.detach().float().cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    @torch.no_grad()
     def encode(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Pixels (n, 3, h, w) in -1 … 1 -> mean and standard deviation (n, 4, h/8, w/8) of the scaled latents."""
-        posterior = self.vae.encode(pixels.to(self.device, torch.float32)).latent_dist
-        scale = self.vae.config.scaling_factor
-        return posterior.mean * scale, posterior.std * scale
+        return encode(self.vae, pixels)
 
-    @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Scaled latents (n, 4, h/8, w/8) -> pixels (n, 3, h, w) in -1 … 1."""
-        pixels: torch.Tensor = self.vae.decode(latents.to(torch.float32) / self.vae.config.scaling_factor).sample
-        return pixels.clamp(-1, 1)
+        return decode(self.vae, latents)
 
 
 def best_device() -> torch.device:
@@ -105,9 +99,14 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def training_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on a card that has it, else float32."""
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+def training_dtype(device: torch.device, precision: Literal["auto", Precision] = "auto") -> torch.dtype:
+    """What a base computes in while it is trained on: as asked, else bfloat16 on a card that has it, float16 on an older
+    one (RTX 20 and before, which only emulate bfloat16), and float32 elsewhere.
+    """
+    asked = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    if asked or device.type != "cuda":
+        return asked or torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def drawing_dtype(device: torch.device) -> torch.dtype:
@@ -115,58 +114,29 @@ def drawing_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else torch.float16
 
 
-def load_base(source: str, device: torch.device, dtype: torch.dtype) -> Base:
-    """Load a base: `starter`, a diffusers folder, or a Hub id. Raises `BaseModelError`."""
-    check_source(source)
-    folder = folder_of(source)
-    root = str(folder or source)
-    unet = _load(UNet2DConditionModel.from_pretrained, root, "unet", torch_dtype=dtype)
-    if unet.config.addition_embed_type != "text_time" or unet.config.in_channels != 4:
-        raise BaseModelError(f"{source} is not an SDXL base: its U-Net is of another kind.")
-    te1 = _load(CLIPTextModel.from_pretrained, root, "text_encoder", dtype=dtype)
-    te2 = _load(CLIPTextModelWithProjection.from_pretrained, root, "text_encoder_2", dtype=dtype)
-    return Base(
-        source=source,
-        family=family_of(source),
-        unet=_frozen(unet, device),
-        vae=_frozen(_load(AutoencoderKL.from_pretrained, root, "vae", torch_dtype=torch.float32), device),
-        te1=_frozen(te1, device),
-        te2=_frozen(te2, device),
-        tokenizer1=_tokenizer(root, "tokenizer", te1.config.vocab_size),
-        tokenizer2=_tokenizer(root, "tokenizer_2", te2.config.vocab_size),
-        scheduler=_scheduler(root),
-    )
+def located(source: str, told: Callable[[int, int], None] | None = None) -> Facts:
+    """The facts about a base that is on this disk: a Hub id is fetched, and `told` of its bytes. Raises `BaseModelError`."""
+    facts = facts_of(source)
+    return facts if facts.place else facts_at(source, hub.fetch(source, told))
 
 
-def _frozen(model: Model, device: torch.device) -> Model:
-    return model.to(device).eval().requires_grad_(False)
+def load_base(source: str | Facts, device: torch.device, dtype: torch.dtype, packing: Packing | None = None) -> Base:
+    """Load a base: `starter`, a diffusers folder, a single file, or a Hub id. Raises `BaseModelError`.
+
+    With `packing`, its large layers reach the device in 8 or 4 bits, and nothing can be mixed into them.
+    """
+    facts = located(source) if isinstance(source, str) else source
+    assert facts.place is not None, "a base is fetched before it is loaded: see `located`"
+    read_to = torch.device("cpu") if packing else device
+    found = folder.load(facts.place, dtype) if facts.place.is_dir() else single.load(facts.place, read_to, dtype)
+    for part, model in found.models.items():
+        if packing and part != "vae":
+            quantise(model, packing, device)
+        model.to(device).eval().requires_grad_(False)
+    return Base(**{**vars(found), "scheduler": _scheduler(found.scheduler, facts)}, facts=facts)
 
 
-def _load(load: Callable[..., Any], root: str, part: str, **options: Any) -> Any:
-    """One component, its failures as sentences."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the libraries' talk among themselves
-            return load(root, subfolder=part, **options)
-    except HFValidationError:
-        raise BaseModelError(f"{root} is neither a folder nor a Hub id.") from None
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BaseModelError(
-            f"The base {root} could not be loaded: its part {part} is missing or damaged ({first})."
-        ) from error
-
-
-def _tokenizer(root: str, part: str, size: int) -> CLIPTokenizer:
-    """The tokenizer with all the tokens of its encoder; where its folder is missing, transformers makes an empty one."""
-    tokenizer: CLIPTokenizer = _load(CLIPTokenizer.from_pretrained, root, part)
-    if len(tokenizer) < size:
-        raise BaseModelError(
-            f"The base {root} could not be loaded: its part {part} is missing or damaged ({len(tokenizer)} of {size} tokens)."
-        )
-    return tokenizer
-
-
-def _scheduler(root: str) -> dict[str, Any]:
-    config: dict[str, Any] = _load(EulerDiscreteScheduler.load_config, root, "scheduler")
-    return config
+def _scheduler(config: dict[str, Any], facts: Facts) -> dict[str, Any]:
+    """The config with what is known better; zero terminal SNR begins where there is noise alone."""
+    config = {**config, "prediction_type": facts.prediction, "rescale_betas_zero_snr": facts.zero_terminal_snr}
+    return {**config, "timestep_spacing": "trailing"} if facts.zero_terminal_snr else config

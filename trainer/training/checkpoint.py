@@ -6,6 +6,7 @@ SHA-256 of the others, so that one that was cut off is known. Only safetensors a
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from safetensors.torch import load, save
 
 from trainer.errors import RunError, storing
 from trainer.lora.adapter import Adapter
+from trainer.training.optim import LossScale
 
 KEPT = 2
 _FILES = ("adapter.safetensors", "optimizer.safetensors")
@@ -31,9 +33,19 @@ class Checkpoint:
     step: int
     smoothed: float
     seconds: float
+    scale: LossScale | None = None
+    """Where the gradients are float16."""
 
 
-def write(folder: Path, step: int, smoothed: float, seconds: float, adapter: Adapter, optimizer: torch.optim.Optimizer) -> Path:
+def write(
+    folder: Path,
+    step: int,
+    smoothed: float,
+    seconds: float,
+    adapter: Adapter,
+    optimizer: torch.optim.Optimizer,
+    scale: LossScale | None = None,
+) -> Path:
     """Write the checkpoint of `step` into `folder` and drop the oldest ones. Raises `StorageError`."""
     target = folder / f"{step:06d}"
     part = folder / f".{step:06d}.part"
@@ -43,6 +55,8 @@ def write(folder: Path, step: int, smoothed: float, seconds: float, adapter: Ada
     }
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     state = {"step": step, "smoothed": smoothed, "seconds": seconds, "sha256": digests}
+    if scale:
+        state["scale"] = dataclasses.asdict(scale)
     with storing(target):
         try:
             shutil.rmtree(part, ignore_errors=True)
@@ -68,7 +82,8 @@ def newest(folder: Path) -> Checkpoint | None:
             state = json.loads((candidate / "state.json").read_text(encoding="utf-8"))
             whole = all(hashlib.sha256((candidate / n).read_bytes()).hexdigest() == state["sha256"][n] for n in _FILES)
             if whole:
-                return Checkpoint(candidate, int(state["step"]), float(state["smoothed"]), float(state["seconds"]))
+                scale = LossScale(**state["scale"]) if "scale" in state else None
+                return Checkpoint(candidate, int(state["step"]), float(state["smoothed"]), float(state["seconds"]), scale)
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None

@@ -15,10 +15,17 @@ from trainer.settings import Prediction
 
 
 def alphas_cumprod(config: Mapping[str, Any]) -> torch.Tensor:
-    """abar for every t, (T,), float32, from a scheduler's config with `scaled_linear` betas, as SDXL's."""
+    """abar for every t, (T,), float32, from a scheduler's config with `scaled_linear` betas, as SDXL's.
+
+    With `rescale_betas_zero_snr`, sqrt(abar) is shifted and scaled to end at 0 and begin where it did (arXiv 2305.08891).
+    """
     steps = int(config["num_train_timesteps"])
     betas = torch.linspace(config["beta_start"] ** 0.5, config["beta_end"] ** 0.5, steps, dtype=torch.float32) ** 2
-    return torch.cumprod(1 - betas, dim=0)
+    abar = torch.cumprod(1 - betas, dim=0)
+    if not config.get("rescale_betas_zero_snr"):
+        return abar
+    roots = abar.sqrt()
+    return ((roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1]))).square()
 
 
 def _per_picture(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

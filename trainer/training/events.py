@@ -29,8 +29,23 @@ class Started(Event):
     pictures: int
     base: str
     device: str
+    precision: str = ""
+    """How the base is kept, in the words of `Settings.precision`."""
+    recompute: str = ""
+    """What is computed twice, in the words of `Settings.recompute`."""
+    fit: str = ""
+    """How memory led to these two, as a sentence."""
     buckets: dict[str, int]
     """Pictures per bucket, by `WIDTHxHEIGHT`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched(Event):
+    """So many of the base's bytes have come from the Hub."""
+
+    kind: ClassVar[str] = "fetched"
+    done: int
+    total: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +143,8 @@ class Failed(Event):
 
 
 KINDS: dict[str, type[Event]] = {
-    event.kind: event for event in (Started, Encoded, Stepped, Sampled, Saved, Warned, Resumed, Stopped, Finished, Failed)
+    event.kind: event
+    for event in (Fetched, Started, Encoded, Stepped, Sampled, Saved, Warned, Resumed, Stopped, Finished, Failed)
 }
 
 

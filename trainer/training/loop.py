@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -22,26 +23,32 @@ from trainer.errors import PictureError, RunError
 from trainer.home import Home
 from trainer.lora import file
 from trainer.lora.adapter import Adapter
-from trainer.recipe import Request, infotext, write_png
-from trainer.sdxl.base import Base, best_device, load_base, training_dtype
-from trainer.sdxl.sampler import Sampling, sample, to_picture
-from trainer.sdxl.text import encode_text, unconditional
+from trainer.sdxl import hub
+from trainer.sdxl.base import Base, best_device, load_base, located, training_dtype
+from trainer.sdxl.fingerprint import origin_of
+from trainer.sdxl.quantise import packing_of
+from trainer.sdxl.recompute import recompute
+from trainer.sdxl.source import Facts, facts_of
+from trainer.sdxl.text import encode_text
 from trainer.training import checkpoint, diffusion, metadata, optim
 from trainer.training.events import (
     Encoded,
     Event,
+    Fetched,
     Finished,
     Resumed,
-    Sampled,
     Saved,
     Started,
     Stepped,
     Stopped,
     Warned,
 )
+from trainer.training.fit import Fit, Job, choose
+from trainer.training.machine import machine_of
 from trainer.training.plan import Plan, seed_of
 from trainer.training.progress import fold
 from trainer.training.run import Run
+from trainer.training.samples import draw_samples
 
 SMOOTHING = 0.98
 """Share of the old value in the smoothed loss."""
@@ -61,6 +68,10 @@ class _Training:
     plan: Plan
     encoded: list[EncodedPicture]
     abar: torch.Tensor
+    cache: Path
+    """Where it is remembered what the base is known by."""
+    scale: optim.LossScale | None = None
+    """Where the gradients are float16."""
     step: int = 0
     smoothed: float = math.nan
     earlier: float = 0.0
@@ -88,15 +99,22 @@ def train(run: Run, home: Home) -> Iterator[Event]:
     plan = Plan.of(dataset, run.settings)
     for sentence in dataset.refused:
         yield Warned(message=f"Left out: {sentence}")
+    facts = (yield from _located(run.base)).overruled(run.settings.family, run.settings.prediction)
     device = best_device()
-    base = load_base(run.base, device, training_dtype(device))
-    training = yield from _prepare(run, base, plan, home)
+    found = _fit(run, plan, facts, device, home)
+    if not found.fits:
+        yield Warned(message=found.sentence)
+    precision = found.chosen.rung.precision
+    base = load_base(facts, device, training_dtype(device, precision), packing_of(precision))
+    training = yield from _prepare(run, base, plan, found, home)
     if done:
         checkpoint.restore(done, training.adapter, training.optimizer)
         training.step, training.smoothed, training.earlier = done.step, done.smoothed, done.seconds
+        if training.scale and done.scale:
+            training.scale = done.scale
         yield Resumed(step=done.step)
     elif run.settings.sample_every:
-        yield from _draw_samples(training)
+        yield from draw_samples(run, training.base, training.plan, training.step)
     every = max(1, training.plan.steps // MOST_STEP_EVENTS)
     while training.step < training.plan.steps and not run.asked_to_stop:
         event = _take_step(training)
@@ -106,7 +124,7 @@ def train(run: Run, home: Home) -> Iterator[Event]:
         if training.step % run.settings.checkpoint_every == 0 or last:
             yield _save(training)
         if run.settings.sample_every and (training.step % run.settings.sample_every == 0 or last):
-            yield from _draw_samples(training)
+            yield from draw_samples(run, training.base, training.plan, training.step)
     if training.step < training.plan.steps:
         yield _save(training)
         _write_lora(training)
@@ -116,22 +134,45 @@ def train(run: Run, home: Home) -> Iterator[Event]:
         yield Finished(step=training.step, lora=run.lora.name, seconds=training.seconds)
 
 
-def _prepare(run: Run, base: Base, plan: Plan, home: Home) -> Generator[Event, None, _Training]:
+def _located(source: str) -> Generator[Event, None, Facts]:
+    """The facts about a base that is on this disk; a Hub id is fetched, which is told of once a second."""
+    facts, told = facts_of(source), 0.0
+    if facts.place:
+        return facts
+    for done, total in hub.fetching(source):
+        if done == total or time.monotonic() - told >= 1:
+            told = time.monotonic()
+            yield Fetched(done=done, total=total)
+    return located(source)
+
+
+def _fit(run: Run, plan: Plan, facts: Facts, device: torch.device, home: Home) -> Fit:
+    """How this machine takes the run. One that is gone on with keeps its precision, so that its steps stay the same."""
+    taken = [event.precision for event in run.events() if isinstance(event, Started) and event.precision]
+    settings = run.settings.model_copy(update={"precision": taken[0]}) if taken else run.settings
+    return choose(Job.of(settings, plan, facts, home.cache), machine_of(device))
+
+
+def _prepare(run: Run, base: Base, plan: Plan, found: Fit, home: Home) -> Generator[Event, None, _Training]:
     """Encode the pictures, put the LoRA in, say what will be done."""
     settings = run.settings
     plan, encoded = yield from _encode(run, base, plan, home)
     parts = {component: base.parts[component] for component in optim.rates(settings)}
-    if not parts:
-        raise RunError("Nothing would be trained: all three learning rates are 0. Set unet_lr, te1_lr or te2_lr.")
     adapter = Adapter.inject(parts, settings.rank, settings.alpha, settings.seed)
-    if settings.recompute == "full":
-        base.unet.enable_gradient_checkpointing()
-        for encoder in (base.te1, base.te2):
-            encoder.gradient_checkpointing_enable({"use_reentrant": False})
-            encoder.train()  # transformers recomputes only in training mode; CLIP has no dropout to wake
+    recompute(base.parts, found.chosen.rung.recompute)
     abar = diffusion.alphas_cumprod(base.scheduler)
-    yield Started(steps=plan.steps, pictures=len(plan.pictures), base=run.base, device=str(base.device), buckets=plan.buckets)
-    return _Training(run, base, adapter, optim.make_optimizer(adapter, settings), plan, encoded, abar)
+    yield Started(
+        steps=plan.steps,
+        pictures=len(plan.pictures),
+        base=run.base,
+        device=str(base.device),
+        precision=base.precision,
+        recompute=found.chosen.rung.recompute,
+        fit=found.sentence,
+        buckets=plan.buckets,
+    )
+    scale = optim.LossScale() if base.unet.dtype == torch.float16 else None
+    return _Training(run, base, adapter, optim.make_optimizer(adapter, settings), plan, encoded, abar, home.cache, scale)
 
 
 def _encode(run: Run, base: Base, plan: Plan, home: Home) -> Generator[Event, None, tuple[Plan, list[EncodedPicture]]]:
@@ -178,22 +219,39 @@ def _loss(training: _Training, step: int) -> torch.Tensor:
     return diffusion.loss(answer, wanted, weight)
 
 
+def _gradient(training: _Training) -> tuple[float, float]:
+    """The loss of the next step and the length of its gradient, which is left cut in the matrices.
+
+    Where a scaled gradient overflows, the same pictures are seen again with a lower scale: no step is lost. Raises
+    `RunError` if the loss, or the gradient at any scale, is not a number.
+    """
+    optimizer, scale = training.optimizer, training.scale
+    matrices = [matrix for group in optimizer.param_groups for matrix in group["params"]]
+    while True:
+        loss = _loss(training, training.step)
+        optimizer.zero_grad(set_to_none=True)
+        (loss * scale.value if scale else loss).backward()
+        if scale:
+            scale.undo(matrices)
+        length = torch.nn.utils.clip_grad_norm_(matrices, training.run.settings.max_grad_norm).item()
+        value = loss.item()
+        if math.isfinite(value) and math.isfinite(length):
+            return value, length
+        if not (scale and math.isfinite(value) and scale.lower()):
+            raise RunError(
+                f"The training became unstable at step {training.step + 1}: its loss is not a number. The last checkpoint is "
+                "kept; start again with lower learning rates."
+            )
+
+
 def _take_step(training: _Training) -> Stepped:
     """One step of the optimizer. Raises `RunError` if the loss is no longer a number."""
     settings, optimizer, steps = training.run.settings, training.optimizer, training.plan.steps
     optim.set_rates(optimizer, optim.curve(training.step, steps, settings.warmup))
-    loss = _loss(training, training.step)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    gradient = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
-    value = loss.item()
-    if not (math.isfinite(value) and math.isfinite(gradient.item())):
-        raise RunError(
-            f"The training became unstable at step {training.step + 1}: its loss is not a number. The last checkpoint is "
-            "kept; start again with lower learning rates."
-        )
+    value, gradient = _gradient(training)
     optimizer.step()
+    if training.scale:
+        training.scale.took_step()
     training.step += 1
     old = training.smoothed
     training.smoothed = value if math.isnan(old) else SMOOTHING * old + (1 - SMOOTHING) * value
@@ -206,7 +264,7 @@ def _take_step(training: _Training) -> Stepped:
         loss=value,
         smoothed=training.smoothed,
         rates={part: group["lr"] for part, group in zip(training.adapter.layers, optimizer.param_groups, strict=True)},
-        gradient=gradient.item(),
+        gradient=gradient,
         change={part: training.adapter.size_of_change(part) for part in training.adapter.layers},
         speed=speed,
         eta=(steps - training.step) / speed,
@@ -218,7 +276,13 @@ def _save(training: _Training) -> Saved:
     """A checkpoint of this moment."""
     run = training.run
     folder = checkpoint.write(
-        run.checkpoints, training.step, training.smoothed, training.seconds, training.adapter, training.optimizer
+        run.checkpoints,
+        training.step,
+        training.smoothed,
+        training.seconds,
+        training.adapter,
+        training.optimizer,
+        training.scale,
     )
     return Saved(step=training.step, path=folder.relative_to(run.folder).as_posix())
 
@@ -226,30 +290,6 @@ def _save(training: _Training) -> Saved:
 def _write_lora(training: _Training) -> None:
     """The LoRA as it is now, in the form that every tool reads."""
     run, base = training.run, training.base
-    texts = metadata.describe(run, training.plan, base.family, base.version, base.prediction, training.step)
+    texts = metadata.describe(run, training.plan, origin_of(base.facts, training.cache), training.step)
+    texts |= metadata.describe_precision(base.precision, str(base.unet.dtype).removeprefix("torch."))
     file.write(run.lora, training.adapter.factors(), texts)
-
-
-def sample_prompts(run: Run, plan: Plan) -> list[str]:
-    """What the samples show: what was asked for, else the captions of the first and the middle picture."""
-    asked = list(run.settings.sample_prompts)
-    if not asked:
-        pictures = [plan.pictures[0][0], plan.pictures[len(plan.pictures) // 2][0]]
-        asked = list(dict.fromkeys(picture.caption for picture in pictures))
-    return [with_trigger(prompt, run.settings.trigger) for prompt in asked]
-
-
-def _draw_samples(training: _Training) -> Iterator[Event]:
-    """Draw every sample prompt with the weights of this moment."""
-    base, settings, run = training.base, training.run.settings, training.run
-    for number, prompt in enumerate(sample_prompts(run, training.plan)):
-        side, seed = settings.resolution // 32 * 32, settings.seed + number
-        how = Sampling(side, side, settings.sample_steps, settings.sample_cfg, (seed,))
-        with torch.no_grad():
-            text = encode_text(base, [prompt])
-            *_, latents = sample(base, text, unconditional(text), how)
-            picture = to_picture(base.decode(latents)[0])
-        path = run.samples / f"{training.step:06d}-{number}.png"
-        asked = Request(prompt=prompt, seed=seed, steps=how.steps, cfg=how.cfg, width=side, height=side)
-        write_png(path, picture, infotext(asked, run.base))
-        yield Sampled(step=training.step, prompt=prompt, path=path.relative_to(run.folder).as_posix())

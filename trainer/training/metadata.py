@@ -7,27 +7,26 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from trainer import __version__
-from trainer.sdxl.source import name_of
-from trainer.settings import Family
+from trainer.sdxl.origin import Origin
+from trainer.settings import Precision
 from trainer.training.plan import Plan
 from trainer.training.run import Run
 
 ONLY_STARTER = "Only for Impasto's starter base: it does nothing useful in SDXL."
 
 
-def describe(run: Run, plan: Plan, family: Family, version: str, prediction: str, step: int) -> dict[str, str]:
-    """The header's metadata for the LoRA of `run` after `step` steps."""
+def describe(run: Run, plan: Plan, base: Origin, step: int) -> dict[str, str]:
+    """The header's metadata for the LoRA of `run`, made on `base`, after `step` steps."""
     settings = run.settings
-    starter = family == "starter"
+    starter = base.family == "starter"
     tags = Counter(tag.strip() for picture, _ in plan.pictures for tag in picture.caption.split(",") if tag.strip())
     architecture = "impasto-starter/lora" if starter else "stable-diffusion-xl-v1-base/lora"
     texts = {
-        "ss_base_model_version": version,
+        **base.to_metadata(),
         "ss_network_module": "networks.lora",
         "ss_network_dim": settings.rank,
         "ss_network_alpha": settings.alpha,
         "ss_output_name": run.name,
-        "ss_sd_model_name": name_of(run.base),
         "ss_learning_rate": settings.unet_lr,
         "ss_unet_lr": settings.unet_lr,
         "ss_text_encoder_lr": json.dumps([settings.te1_lr, settings.te2_lr]),
@@ -54,9 +53,16 @@ def describe(run: Run, plan: Plan, family: Family, version: str, prediction: str
         "modelspec.title": run.name,
         "modelspec.resolution": f"{settings.resolution}x{settings.resolution}",
         "modelspec.date": datetime.now(UTC).replace(microsecond=0).isoformat(),
-        "modelspec.prediction_type": "v" if prediction == "v_prediction" else "epsilon",
         "modelspec.trigger_phrase": settings.trigger,
         "modelspec.usage_hint": ONLY_STARTER if starter else "",
         "impasto.preset": run.preset,
     }
     return {key: str(text) for key, text in texts.items() if str(text)}
+
+
+def describe_precision(precision: Precision, computed_in: str) -> dict[str, str]:
+    """How the base was kept in the training, and what it computed in, given as torch calls it, such as `bfloat16`."""
+    return {
+        "ss_mixed_precision": {"bfloat16": "bf16", "float16": "fp16"}.get(computed_in, "no"),
+        "impasto.precision": precision,
+    }

@@ -10,6 +10,7 @@ from trainer.training.events import (
     Encoded,
     Event,
     Failed,
+    Fetched,
     Finished,
     Resumed,
     Sampled,
@@ -30,6 +31,8 @@ class Progress:
     state: State = "waiting"
     step: int = 0
     steps: int = 0
+    fetched: tuple[int, int] = (0, 0)
+    """Bytes of the base that have come from the Hub, and that there are; (0, 0) if it was here already."""
     encoded: tuple[int, int] = (0, 0)
     last: Stepped | None = None
     losses: list[tuple[int, float, float]] = field(default_factory=list)
@@ -59,6 +62,8 @@ def fold(events: Iterable[Event | None], into: Progress | None = None) -> Progre
         match event:
             case Started(steps=steps):
                 progress.state, progress.steps, progress.message = "training", steps, ""
+            case Fetched(done=done, total=total):
+                progress.state, progress.fetched, progress.message = "waiting", (done, total), ""
             case Encoded(done=done, total=total):
                 progress.state, progress.encoded = "encoding", (done, total)
             case Stepped():

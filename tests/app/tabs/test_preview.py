@@ -10,6 +10,7 @@ from tests.app.conftest import in_blocks
 from tests.app.test_shelf import write_header
 from trainer.errors import LoraFileError, RunError, UsageError
 from trainer.recipe import LoraChoice, Request
+from trainer.sdxl.origin import Remark
 from trainer.training.run import Run
 
 
@@ -18,10 +19,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
     """What was asked of the previewer, which writes the weights instead of a picture."""
     requests: list[Request] = []
 
-    def draw(self: Previewer, base: str, request: Request, out: Path, advance: Advance) -> None:
+    def draw(self: Previewer, base: str, request: Request, out: Path, advance: Advance) -> list[Remark]:
         requests.append(request)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(str([lora.unet for lora in request.loras]))
+        return [Remark("warning", f"{lora.path.stem} *was* trained elsewhere.") for lora in request.loras]
 
     monkeypatch.setattr(Previewer, "draw", draw)
     return requests
@@ -86,6 +88,13 @@ def test_base_and_mix_are_drawn_and_the_base_only_once(tab: PreviewTab, desk: De
     assert (alone.read_text(), mixed.read_text()) == ("[]", "[0.8]")
     assert mixed.parent == desk.home.pictures
     assert len(list(desk.home.pictures.iterdir())) == 2
+
+
+def test_what_is_said_of_the_loras_stands_below_the_picture(tab: PreviewTab, drawn: list[Request]) -> None:
+    said = tab.draw(given(tab, ("ink", 0.8, 1), ("wash", 1, 1)))[tab.told].split("\n\n")
+    assert said[1:] == [f"**Warning:** {name} \\*was\\* trained elsewhere\\." for name in ("ink", "wash")]
+    assert "\n\n" not in tab.draw(given(tab))[tab.told]
+    assert len(drawn) == 3
 
 
 def test_nothing_is_drawn_while_a_training_has_the_card(

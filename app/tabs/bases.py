@@ -1,0 +1,103 @@
+"""The choice of a base model, and the panel that names the folders in which bases are looked for.
+
+Knows what `trainer.sdxl.bases` tells of files; loads none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.desk import Desk
+from app.notice import literal, told
+from trainer.errors import ImpastoError, UsageError
+from trainer.home import Home
+from trainer.sdxl.bases import Bases, Found
+from trainer.sdxl.source import STARTER, Facts
+
+OFFERED_FIRST = (f"{STARTER} (comes with Impasto)", STARTER)
+
+
+def base_choice(elem_id: str) -> gr.Dropdown:
+    """An input for a base: one of those that were found, or any path or Hub id that is typed in."""
+    return gr.Dropdown(
+        [OFFERED_FIRST], value=STARTER, label="Base model", elem_id=elem_id, allow_custom_value=True, filterable=True,
+        info="starter, one of your models, a path (.safetensors file or diffusers folder), or a Hub id",
+    )  # fmt: skip
+
+
+def offered(home: Home) -> list[tuple[str, str]]:
+    """The bases to choose from. A damaged list of folders offers the starter alone; the panel tells of it."""
+    try:
+        found = Bases(home).found()
+    except ImpastoError:
+        return [OFFERED_FIRST]
+    return [OFFERED_FIRST, *((f"{_name(base.path)} ({_kind(base.facts)})", str(base.path)) for base in found if base.facts)]
+
+
+class BasesPanel:
+    """A folded panel: the folders, one more to name, and what was found in them."""
+
+    def __init__(self, desk: Desk) -> None:
+        """Build the panel where the page is being built."""
+        self.desk = desk
+        with gr.Accordion("Your base models", open=False, elem_id="bases"):
+            self.folder = gr.Textbox(
+                label="Folder with base models", max_lines=1, elem_id="bases-folder",
+                info="Named once; for example models/Stable-diffusion of A1111 or Forge, models/checkpoints of ComfyUI.",
+            )  # fmt: skip
+            with gr.Row():
+                self.add = gr.Button("Look there", size="sm", elem_id="bases-add")
+                self.remove = gr.Button("Look there no more", size="sm", elem_id="bases-remove")
+            self.list = gr.Markdown(elem_id="bases-list", latex_delimiters=[])
+
+    def connect(self, choices: list[gr.Dropdown]) -> None:
+        """Wire the events; `choices` are the inputs that offer what is found."""
+        shown = [self.list, *choices]
+        self.add.click(told(self.look_there), self.folder, shown)
+        self.folder.submit(told(self.look_there), self.folder, shown)
+        self.remove.click(told(self.look_there_no_more), self.folder, shown)
+
+    def show(self, choices: int) -> list[Any]:
+        """What there is now: for the list, and for as many inputs as there are. Raises `BaseModelError`."""
+        bases = Bases(self.desk.home)
+        return [_listed(bases.folders, bases.found()), *[gr.update(choices=offered(self.desk.home))] * choices]
+
+    def look_there(self, folder: str) -> list[Any]:
+        """Name a folder. Raises `UsageError`, `StorageError`, `BaseModelError`."""
+        Bases(self.desk.home).add(_path(folder))
+        return self.show(2)
+
+    def look_there_no_more(self, folder: str) -> list[Any]:
+        """Take a folder back. Raises `UsageError`, `StorageError`, `BaseModelError`."""
+        Bases(self.desk.home).remove(_path(folder))
+        return self.show(2)
+
+
+def _path(folder: str) -> Path:
+    if not folder.strip():
+        raise UsageError("Type the folder that your base models lie in.")
+    return Path(folder.strip().strip('"'))  # as Explorer copies a path
+
+
+def _listed(folders: list[Path], found: list[Found]) -> str:
+    """The folders, the bases in them, and why other files are none."""
+    lines = ["Looked for in: " + ", ".join(literal(str(folder)) for folder in folders), ""]
+    lines += [f"- **{literal(_name(base.path))}** {literal(_kind(base.facts))}" for base in found if base.facts]
+    others = [other for other in found if other.facts is None]
+    if others:
+        lines += ["", "Found beside them:", *(f"- {literal(other.refusal)}" for other in others[:20])]
+    if not found:
+        lines.append("Nothing was found there.")
+    return "\n".join(lines)
+
+
+def _name(path: Path) -> str:
+    return path.stem if path.suffix else path.name
+
+
+def _kind(facts: Facts) -> str:
+    """The family, and what is unusual about the prediction."""
+    return facts.family if facts.prediction == "epsilon" else f"{facts.family}, v-prediction"

@@ -1,0 +1,502 @@
+"""The download of a base, against a server on this machine that answers as the Hub does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import namedtuple
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import close_session, constants
+from safetensors.torch import load_file, save, save_file
+
+from tests.tiny import save_base, short_run
+from trainer import cli
+from trainer.errors import BaseModelError, LoraFileError, StorageError
+from trainer.home import Home
+from trainer.sdxl import hub
+from trainer.sdxl.hub import cached, fetch, is_hub_source
+from trainer.tensorfile import read_header
+from trainer.training.events import Fetched
+from trainer.training.loop import train
+
+COMMIT = "c" * 40
+ROOT = Path(__file__).resolve().parents[2]
+Usage = namedtuple("Usage", "total used free")
+
+
+@dataclass
+class FakeHub:
+    """What the server has and how it misbehaves, and what it was asked for."""
+
+    repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    gated: set[str] = field(default_factory=set)
+    asked: list[tuple[str, str, str]] = field(default_factory=list)
+    """Method, file, and the Range header."""
+    cut: list[int] = field(default_factory=list)
+    """After how many bytes the next connections break that bring a large file."""
+    hold: int = 0
+    """After how many bytes a large file stops coming, while the connection stays open."""
+    ranges: bool = True
+    store: str = ""
+    """Address of another server that large files are sent from, as the Hub's are; this one answers there too."""
+    tokens: dict[str, str] = field(default_factory=dict)
+    """The Authorization header that came with a file, by the host that was asked."""
+    broken: int = 0
+    """An HTTP status that is answered to everything."""
+    going_down: threading.Event = field(default_factory=threading.Event)
+
+    def brought(self) -> list[tuple[str, str]]:
+        """File and range of every GET that asked for a file."""
+        return [(name, span) for method, name, span in self.asked if method == "GET" and "/api/" not in name]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The Hub's API, as far as a download uses it."""
+
+    protocol_version = "HTTP/1.1"
+    hub: FakeHub
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        listing = re.fullmatch(r"/api/models/([^/]+/[^/]+)", path)
+        file = re.fullmatch(r"/([^/]+/[^/]+)/(?:resolve|stored)/([^/]+)/(.+)", path)
+        self.hub.asked.append((self.command, file[3] if file else path, self.headers.get("Range", "")))
+        found = listing or file
+        repo = self.hub.repos.get(found[1]) if found else None
+        if self.hub.broken:
+            self.answer(self.hub.broken, b"", {})
+        elif found is None or repo is None:
+            self.answer(401, b"", {"X-Error-Code": "RepoNotFound"})
+        elif listing:
+            self.answer(200, json.dumps(self.listed(found[1], repo)).encode(), {"Content-Type": "application/json"})
+        elif found[1] in self.hub.gated:
+            self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
+        else:
+            assert found[2] == COMMIT
+            self.hub.tokens[self.headers["Host"].split(":")[0]] = self.headers.get("Authorization", "")
+            if self.hub.store and "/resolve/" in path and found[3].endswith(".safetensors"):
+                self.answer(302, b"", {"Location": self.hub.store + path.replace("/resolve/", "/stored/")})
+            else:
+                self.send_file(repo[found[3]])
+
+    @staticmethod
+    def listed(name: str, repo: dict[str, bytes]) -> dict[str, object]:
+        siblings = []
+        for file, content in repo.items():
+            sibling = {"rfilename": file, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
+            if file.endswith((".safetensors", ".bin", ".ckpt")):
+                sha256 = hashlib.sha256(content).hexdigest()
+                sibling["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 134}
+            siblings.append(sibling)
+        return {"id": name, "sha": COMMIT, "private": False, "tags": [], "downloads": 0, "siblings": siblings}
+
+    def send_file(self, content: bytes) -> None:
+        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if self.hub.ranges else None
+        if span:
+            last = int(span[2]) if span[2] else len(content) - 1
+            headers["Content-Range"] = f"bytes {span[1]}-{last}/{len(content)}"
+            content = content[int(span[1]) : last + 1]
+        self.answer(206 if span else 200, content, headers)
+
+    def answer(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        large = self.path.endswith(".safetensors")
+        if large and self.hub.cut:
+            self.wfile.write(content[: self.hub.cut.pop(0)])
+            self.close_connection = True
+        elif large and self.hub.hold:
+            self.wfile.write(content[: self.hub.hold])
+            self.wfile.flush()
+            self.hub.going_down.wait(30)
+            self.close_connection = True
+        else:
+            self.wfile.write(content)
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A base as repositories have it: float16 beside float32, and forms of other libraries."""
+    folder = save_base(tmp_path_factory.mktemp("repository") / "base")
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        (whole,) = (folder / part).glob("*.safetensors")
+        halves = {name: tensor.half() for name, tensor in load_file(whole).items()}
+        save_file(halves, whole.with_suffix(".fp16.safetensors"))
+        (folder / part / "openvino_model.bin").write_bytes(b"openvino")
+        (folder / part / "model.onnx").write_bytes(b"onnx")
+        (folder / part / "pytorch_model.bin").write_bytes(b"PK a pickle")
+    (folder / "README.md").write_text("a model card", encoding="utf-8")
+    (folder / "base_1.0.safetensors").write_bytes(b"the same again, as a single file")
+    (folder / "vae_1_0").mkdir()
+    (folder / "vae_1_0" / "diffusion_pytorch_model.safetensors").write_bytes(b"another VAE")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def server(repository: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A Hub on this machine that knows `owner/base`, and an empty cache."""
+    fake = FakeHub({"owner/base": repository})
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": fake}))
+    endpoint = f"http://127.0.0.1:{listening.server_address[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(hub, "PAUSE", 0.0)
+    threading.Thread(target=listening.serve_forever, args=(0.05,), daemon=True).start()
+    yield fake
+    fake.going_down.set()
+    close_session()
+    listening.shutdown()
+    listening.server_close()
+
+
+WEIGHTS = {
+    "unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors",
+    "text_encoder/model.fp16.safetensors", "text_encoder_2/model.fp16.safetensors",
+}  # fmt: skip
+
+
+def test_only_what_a_base_is_loaded_from_is_asked_for(server: FakeHub, repository: dict[str, bytes]) -> None:
+    folder = fetch("owner/base")
+    brought = [name for name, _ in server.brought()]
+    configs = {name for name in repository if name.endswith((".json", ".txt"))}
+    assert set(brought) == WEIGHTS | configs
+    assert len(brought) == len(set(brought))
+    for name in WEIGHTS | configs:
+        assert (folder / name).read_bytes() == repository[name]
+
+
+def test_where_there_is_no_float16_the_others_are_taken(server: FakeHub, repository: dict[str, bytes]) -> None:
+    server.repos["owner/base"] = {name: content for name, content in repository.items() if ".fp16." not in name}
+    fetch("owner/base")
+    assert {name for name, _ in server.brought() if "safetensors" in name} == {name.replace(".fp16", "") for name in WEIGHTS}
+
+
+def test_shards_come_with_their_index(server: FakeHub, repository: dict[str, bytes]) -> None:
+    start = "unet/diffusion_pytorch_model"
+    shards = {f"{start}-{number:05d}-of-00002.safetensors": b"shard %d" % number for number in (1, 2)}
+    rest = {name: content for name, content in repository.items() if not re.match(r"unet/.*safetensors$", name)}
+    server.repos["owner/base"] = {**rest, **shards, f"{start}.safetensors.index.json": b"{}"}
+    fetch("owner/base")
+    assert {name for name, _ in server.brought() if start in name} == {*shards, f"{start}.safetensors.index.json"}
+
+
+def test_progress_is_told_in_bytes(server: FakeHub, repository: dict[str, bytes]) -> None:
+    told: list[tuple[int, int]] = []
+    fetch("owner/base", lambda done, total: told.append((done, total)))
+    size = sum(len(repository[name]) for name in {name for name, _ in server.brought()})
+    assert {total for _, total in told} == {size}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[0][0] == 0
+    assert told[-1][0] == size
+
+
+def test_a_broken_connection_is_taken_up_again_by_itself(server: FakeHub, repository: dict[str, bytes]) -> None:
+    server.cut = [5_000, 3_000]
+    folder = fetch("owner/base")
+    spans = [span for name, span in server.brought() if name == "unet/diffusion_pytorch_model.fp16.safetensors"]
+    assert spans == ["bytes=0-", "bytes=5000-", "bytes=8000-"]
+    name = "unet/diffusion_pytorch_model.fp16.safetensors"
+    assert (folder / name).read_bytes() == repository[name]
+
+
+def test_a_download_that_failed_goes_on_where_it_was(
+    server: FakeHub, repository: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "TRIES", 1)
+    server.cut = [7_000]
+    with pytest.raises(BaseModelError, match=r"owner/base is not on this machine.*cannot be reached.*goes on from there"):
+        fetch("owner/base")
+    assert cached("owner/base") is None
+    server.asked.clear()
+    told: list[int] = []
+    folder = fetch("owner/base", lambda done, total: told.append(done))
+    name = "unet/diffusion_pytorch_model.fp16.safetensors"
+    assert server.brought()[0] == (name, "bytes=7000-")
+    assert (folder / name).read_bytes() == repository[name]
+    assert not list(hub._storage("owner/base").rglob("*part*"))
+
+
+def test_large_files_come_from_another_server_that_is_not_given_the_token(
+    server: FakeHub, repository: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    server.store = constants.ENDPOINT.replace("127.0.0.1", "localhost")
+    server.cut = [0, 5_000]  # the redirection, then the file
+    name = "unet/diffusion_pytorch_model.fp16.safetensors"
+    assert (fetch("owner/base") / name).read_bytes() == repository[name]
+    assert [span for asked, span in server.brought() if asked == name] == ["bytes=0-"] * 2 + ["bytes=5000-"] * 2
+    assert server.tokens == {"127.0.0.1": "Bearer hf_secret", "localhost": ""}
+
+
+def test_a_server_without_ranges_sends_the_file_again(server: FakeHub, repository: dict[str, bytes]) -> None:
+    server.cut, server.ranges = [5_000], False
+    name = "unet/diffusion_pytorch_model.fp16.safetensors"
+    assert (fetch("owner/base") / name).read_bytes() == repository[name]
+
+
+def test_a_part_that_was_spoilt_on_the_disk_is_not_built_upon(server: FakeHub, repository: dict[str, bytes]) -> None:
+    name = "unet/diffusion_pytorch_model.fp16.safetensors"
+    part = hub._storage("owner/base") / "blobs" / f"{hashlib.sha256(repository[name]).hexdigest()}.impasto-part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(bytes(6_000))  # as a file system leaves it after a power cut
+    with pytest.raises(BaseModelError, match="arrived damaged"):
+        fetch("owner/base")
+    assert (fetch("owner/base") / name).read_bytes() == repository[name]
+
+
+def test_a_login_page_is_not_taken_for_a_model(
+    server: FakeHub, repository: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def page(self: Handler, content: bytes) -> None:
+        shown = b"<html>Welcome to our network" if self.path.endswith(".safetensors") else content
+        self.answer(200, shown, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
+
+    monkeypatch.setattr(Handler, "send_file", page)
+    with pytest.raises(BaseModelError, match="a proxy or a login page may be in between"):
+        fetch("owner/base")
+
+
+def test_a_process_that_is_killed_has_not_downloaded_in_vain(server: FakeHub, tmp_path: Path) -> None:
+    server.hold = 9_000
+    told = "import sys; from trainer.sdxl.hub import fetch; print(fetch('owner/base'))"
+    environment = {**os.environ, "HF_ENDPOINT": constants.ENDPOINT, "HF_HUB_CACHE": str(tmp_path / "cache")}
+    environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    child = subprocess.Popen([sys.executable, "-c", told], cwd=ROOT, env=environment)
+    part = None
+    deadline = time.monotonic() + 60
+    while not part and time.monotonic() < deadline:
+        part = next((path for path in tmp_path.rglob("*.impasto-part") if path.stat().st_size >= 9_000), None)
+        time.sleep(0.05)
+    child.kill()
+    child.wait()
+    assert part
+    server.hold = 0
+    server.going_down.set()
+    server.asked.clear()
+    done = subprocess.run([sys.executable, "-c", told], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert server.brought()[0] == ("unet/diffusion_pytorch_model.fp16.safetensors", "bytes=9000-")
+    assert Path(done.stdout.strip()) == cached("owner/base")
+
+
+def test_a_full_disk_is_told_of_before_the_weights_come(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2**40, 2**40, 2**29))
+    with pytest.raises(StorageError, match=r"needs 1\.0 GiB on the disk of .*cache, and 0\.5 GiB are free.*HF_HOME"):
+        fetch("owner/base")
+    assert not [name for name, _ in server.brought() if "safetensors" in name]
+
+
+def test_what_is_there_already_needs_no_room(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "TRIES", 1)
+    server.cut = [len(server.repos["owner/base"]["unet/diffusion_pytorch_model.fp16.safetensors"]) - 100]
+    with pytest.raises(BaseModelError):
+        fetch("owner/base")
+    rest = sum(len(server.repos["owner/base"][name]) for name in WEIGHTS if "unet" not in name) + 100
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2**40, 2**40, hub.MARGIN + rest + 100))
+    fetch("owner/base")
+
+
+def test_a_whole_base_asks_no_server(server: FakeHub) -> None:
+    folder = fetch("owner/base")
+    server.asked.clear()
+    server.broken = 500
+    assert fetch("owner/base") == cached("owner/base") == folder
+    assert not server.asked
+
+
+def test_a_whole_base_works_offline_and_a_part_of_one_says_so(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fetch("owner/base")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetch("owner/base") == folder
+    (folder / "vae" / "diffusion_pytorch_model.fp16.safetensors").unlink()
+    with pytest.raises(BaseModelError, match="owner/base is not on this machine, or not all of it, and HF_HUB_OFFLINE is set"):
+        fetch("owner/base")
+
+
+def test_what_another_program_has_downloaded_is_used(server: FakeHub, repository: dict[str, bytes]) -> None:
+    from huggingface_hub import snapshot_download
+
+    ours = hub._storage("owner/base")
+    for name, content in repository.items():  # a cache as huggingface_hub leaves it where there are no links
+        path = ours / "snapshots" / COMMIT / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (ours / "refs").mkdir()
+    (ours / "refs" / "main").write_text(COMMIT, encoding="utf-8")
+    assert str(fetch("owner/base")) == snapshot_download("owner/base", local_files_only=True)
+    assert not server.asked
+
+
+def test_without_links_the_cache_holds_the_files_themselves(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, target: object, target_is_directory: bool = False) -> None:
+        raise OSError("A required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    folder = fetch("owner/base")
+    assert not any((folder / name).is_symlink() for name in WEIGHTS)
+    assert cached("owner/base") == folder
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"unet": {"in_channels": 9}}, "is an SDXL inpainting model"),
+        ({"unet": {"addition_embed_type": None}, "index": {"_class_name": "StableDiffusionPipeline"}},
+         "is not SDXL but a model for StableDiffusionPipeline"),
+        ({"index": {"text_encoder": [None, None]}}, "is the SDXL refiner"),
+    ],
+)  # fmt: skip
+def test_another_kind_of_model_is_refused_by_name_before_its_weights(
+    server: FakeHub, repository: dict[str, bytes], changed: dict[str, dict[str, object]], sentence: str
+) -> None:
+    files = {"unet": "unet/config.json", "index": "model_index.json"}
+    edited = {
+        files[part]: json.dumps({**json.loads(repository[files[part]]), **values}).encode() for part, values in changed.items()
+    }
+    server.repos["owner/base"] = {**repository, **edited}
+    with pytest.raises(BaseModelError, match=f"owner/base on the Hub {sentence}"):
+        fetch("owner/base")
+    assert not [name for name, _ in server.brought() if "safetensors" in name]
+
+
+def test_a_model_without_a_unet_is_refused(server: FakeHub) -> None:
+    server.repos["owner/flux"] = {"model_index.json": b'{"_class_name": "FluxPipeline"}', "transformer/config.json": b"{}"}
+    with pytest.raises(BaseModelError, match="owner/flux on the Hub is not SDXL but a model for FluxPipeline"):
+        fetch("owner/flux")
+
+
+def test_a_base_that_has_only_pickles_is_refused(server: FakeHub, repository: dict[str, bytes]) -> None:
+    server.repos["owner/base"] = {
+        name: content for name, content in repository.items() if not re.match(r"vae/.*safetensors$", name)
+    }
+    with pytest.raises(BaseModelError, match=r"it has no vae/diffusion_pytorch_model\.safetensors"):
+        fetch("owner/base")
+
+
+def single_file(**more: torch.Tensor) -> bytes:
+    """As few tensors as make the header of an SDXL checkpoint."""
+    names = {
+        "model.diffusion_model.input_blocks.0.0.weight": (8, 4, 3, 3), "model.diffusion_model.label_emb.0.0.weight": (8, 8),
+        "conditioner.embedders.0.transformer.text_model.final_layer_norm.weight": (8,),
+        "conditioner.embedders.1.model.ln_final.weight": (8,), "first_stage_model.quant_conv.weight": (8, 8, 1, 1),
+    }  # fmt: skip
+    padding = {"model.diffusion_model.out.2.bias": torch.zeros(20_000)}
+    return save({**{name: torch.zeros(shape) for name, shape in names.items()}, **padding, **more})
+
+
+def test_a_repository_of_one_checkpoint_gives_that_file(server: FakeHub) -> None:
+    server.repos["owner/single"] = {"style.safetensors": single_file(), "README.md": b"", ".gitattributes": b""}
+    file = fetch("owner/single")
+    assert (file.name, file.read_bytes()) == ("style.safetensors", single_file())
+    assert {name for name, _ in server.brought()} == {"style.safetensors"}
+    server.asked.clear()
+    assert fetch("owner/single") == fetch("owner/single/style.safetensors") == file
+    assert not server.asked
+
+
+def test_of_several_checkpoints_one_must_be_named(server: FakeHub) -> None:
+    server.repos["owner/many"] = {"a.safetensors": single_file(), "b.safetensors": single_file()}
+    with pytest.raises(BaseModelError, match=r"several models: a\.safetensors \(0\.0 GiB\), b\.safetensors.*owner/many/a\.saf"):
+        fetch("owner/many")
+    assert fetch("owner/many/b.safetensors").name == "b.safetensors"
+    with pytest.raises(BaseModelError, match=r"has no file c\.safetensors. Its .safetensors files: a\.safetensors, b\.saf"):
+        fetch("owner/many/c.safetensors")
+
+
+def test_a_checkpoint_of_another_kind_is_refused_from_its_header(server: FakeHub) -> None:
+    lora = save({"lora_unet_x.lora_down.weight": torch.zeros(64, 64), "lora_unet_x.lora_up.weight": torch.zeros(64, 64)})
+    server.repos["owner/lora"] = {"style.safetensors": lora}
+    with pytest.raises(BaseModelError, match=r"owner/lora/style\.safetensors on the Hub is a LoRA, not an SDXL base"):
+        fetch("owner/lora")
+    assert all(span == "bytes=0-100000" for _, span in server.brought())
+
+
+def test_a_repository_with_nothing_to_load_says_so(server: FakeHub) -> None:
+    server.repos["owner/old"] = {"model.ckpt": b"PK"}
+    with pytest.raises(BaseModelError, match="holds neither a diffusers folder nor"):
+        fetch("owner/old")
+
+
+def test_refusals_of_the_hub_are_sentences(server: FakeHub, repository: dict[str, bytes]) -> None:
+    with pytest.raises(BaseModelError, match="There is no owner/nothing on the Hugging Face Hub, or it is private"):
+        fetch("owner/nothing")
+    server.repos["owner/gated"], server.gated = repository, {"owner/gated"}
+    with pytest.raises(BaseModelError, match=r"owner/gated is gated: open https://huggingface\.co/owner/gated, agree"):
+        fetch("owner/gated")
+    server.broken = 503
+    with pytest.raises(BaseModelError, match=r"refused owner/base \(HTTP 503\): try again later"):
+        fetch("owner/base")
+
+
+def test_without_a_network_a_base_that_is_not_here_says_so(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    with pytest.raises(BaseModelError, match=r"owner/base is not on this machine.*cannot be reached"):
+        fetch("owner/base")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("owner/name", True), ("owner/name.v1", True), ("owner/name/file.safetensors", True),
+        ("owner/name/sub/file.safetensors", True), ("name", False), ("owner/name/sub", False), ("/owner/name", False),
+        ("owner/na me", False), ("../name/x", False),
+    ],
+)  # fmt: skip
+def test_what_reads_as_a_hub_id(text: str, is_one: bool) -> None:
+    assert is_hub_source(text) is is_one
+    if not is_one:
+        with pytest.raises(BaseModelError, match="is no Hub id"):
+            fetch(text)
+
+
+def test_a_base_from_the_hub_draws_and_its_bytes_are_told_of(
+    server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.png"
+    draw = ["generate", "a cat", "--base", "owner/base", "--steps", "1", "--size", "64x64", "--out", str(out)]
+    assert cli.main(draw) == 0
+    assert out.is_file()
+    assert re.search(r"downloading: 100%.*B/s", capsys.readouterr().err)
+    server.broken = 500
+    assert cli.main(draw) == 0
+    assert "downloading" not in capsys.readouterr().err
+
+
+def test_a_training_tells_how_much_of_its_base_has_come(server: FakeHub, tmp_path: Path, dataset: Path, home: Home) -> None:
+    run = short_run(tmp_path / "run", dataset, Path("owner/base"), steps=1)
+    told = [event for event in train(run, home) if isinstance(event, Fetched)]
+    size = sum(len(server.repos["owner/base"][name]) for name in {name for name, _ in server.brought()})
+    assert told[0].done < size
+    assert (told[-1].done, told[-1].total) == (size, size)
+    assert read_header(run.lora, LoraFileError).metadata["ss_sd_model_name"] == "owner/base"
+    again = short_run(tmp_path / "again", dataset, Path("owner/base"), steps=1)
+    assert not [event for event in train(again, home) if isinstance(event, Fetched)]

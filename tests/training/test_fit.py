@@ -1,0 +1,208 @@
+"""The ladder, and the rung that is taken, on true SDXL and on the starter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import save_dataset
+from trainer.data.dataset import Dataset
+from trainer.errors import RunError
+from trainer.home import Home
+from trainer.sdxl.source import facts_of
+from trainer.settings import Precision, Settings
+from trainer.training.fit import Fit, Job, Option, Rung, choose, draw_fit, fit, size
+from trainer.training.machine import CPU_BANDWIDTH, CPU_LAUNCH, Machine, example
+from trainer.training.plan import Plan
+
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Squares and one wide picture."""
+    folder = save_dataset(tmp_path_factory.mktemp("fit") / "pictures", ((64, 64), (64, 64), (96, 64)))
+    return Dataset.open(folder).for_training()
+
+
+@pytest.fixture
+def job(pictures: Dataset, counted: Home) -> Any:
+    """A training on SDXL, or on another base, with these settings."""
+
+    def make(base: str = "some/sdxl", **settings: Any) -> Job:
+        chosen = Settings(**settings)
+        return Job.of(chosen, Plan.of(pictures, chosen), facts_of(base), counted.cache)
+
+    return make
+
+
+def card(gib: float, native: Precision = "bf16") -> Machine:
+    """The RTX 3060, with so much free."""
+    return replace(example(12 * GIB), free=int(gib * GIB), native=native)
+
+
+def rung(found: Fit) -> tuple[Precision, str]:
+    return found.chosen.rung.precision, found.chosen.rung.recompute
+
+
+TAKEN = {
+    24: ("bf16", "none"),
+    12: ("int8", "none"),
+    9: ("bf16", "selective"),
+    8: ("int8", "selective"),
+    5: ("nf4", "selective"),
+}
+
+
+@pytest.mark.parametrize("gib", TAKEN)
+def test_the_least_slow_rung_that_fits_is_taken(job: Any, gib: int) -> None:
+    found = fit(job(), card(gib))
+    assert found.fits
+    assert rung(found) == TAKEN[gib]
+    fitting = [option for option in found.ladder if option.needs.total <= gib * GIB]
+    assert found.chosen.seconds == min(option.seconds for option in fitting)
+
+
+def test_the_ladder_goes_from_fast_and_large_to_slow_and_small(job: Any) -> None:
+    ladder = fit(job(), card(12)).ladder
+    assert [option.seconds for option in ladder] == sorted(option.seconds for option in ladder)
+    totals = [option.needs.total for option in ladder]
+    assert totals == sorted(set(totals), reverse=True)
+    assert ladder[0].rung == Rung("bf16", "none")
+    assert ladder[-1].rung == Rung("nf4", "full")
+
+
+def test_four_bits_without_recompute_must_be_asked_for(job: Any) -> None:
+    coarse = Rung("nf4", "none")
+    assert coarse not in [option.rung for option in fit(job(), card(12)).ladder]
+    assert coarse in [option.rung for option in fit(job(precision="nf4"), card(12)).ladder]
+
+
+def test_older_cards_take_fp16(job: Any) -> None:
+    assert rung(fit(job(), card(24, native="fp16"))) == ("fp16", "none")
+
+
+def test_settings_leave_less_to_choose(job: Any) -> None:
+    assert rung(fit(job(precision="nf4"), card(24))) == ("nf4", "none")
+    assert rung(fit(job(recompute="full"), card(24))) == ("bf16", "full")
+    assert rung(fit(job(precision="bf16"), card(9))) == ("bf16", "selective")
+    assert not fit(job(precision="bf16"), card(8)).fits
+    assert rung(fit(job(precision="fp32", recompute="full"), card(24))) == ("fp32", "full")
+
+
+def test_sentences(job: Any) -> None:
+    most = fit(job(), card(24)).chosen.needs.total
+    assert fit(job(), card(24)).sentence == f"Fits: {size(most)} of 24.0 GiB free, in bf16 without recompute, the fastest way."
+    packed = fit(job(), card(12)).chosen.needs.total
+    assert fit(job(), card(12)).sentence == (
+        f"Fits: {size(packed)} of 12.0 GiB free, with an 8-bit base without recompute; "
+        f"in bf16 without recompute it would need {size(most)}."
+    )
+    assert 13 * GIB < most < 14 * GIB
+
+
+def test_neighbours_on_the_ladder(job: Any) -> None:
+    found = fit(job(), card(12))
+    assert found.faster
+    assert found.slower
+    assert found.faster.rung == Rung("bf16", "none")
+    assert found.faster.needs.total > 12 * GIB
+    assert found.slower.rung == Rung("bf16", "selective")
+    assert fit(job(), card(24)).faster is None
+    assert fit(job(recompute="full", precision="nf4"), card(24)).slower is None
+
+
+SMALLEST_RUNG = {"precision": "nf4", "recompute": "full"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "gib", "advice"),
+    [
+        ({"batch": 4}, 4.5, "With batch 1 it would need 4.3 GiB."),
+        (SMALLEST_RUNG, 4.3, "With te1_lr and te2_lr at 0"),
+        ({**SMALLEST_RUNG, "te1_lr": 0.0, "te2_lr": 0.0}, 2, "Close other programs that use the card"),
+        ({**SMALLEST_RUNG, "te1_lr": 0.0, "te2_lr": 0.0, "batch": 2, "resolution": 1536}, 4.4, "With resolution 1"),
+    ],
+)
+def test_what_to_do_where_nothing_fits(job: Any, settings: dict[str, Any], gib: float, advice: str) -> None:
+    found = fit(job(**settings), card(gib))
+    assert not found.fits
+    assert rung(found) == ("nf4", "full")
+    assert found.sentence.startswith("Does not fit: with an NF4 base and full recompute it needs ")
+    assert advice in found.sentence
+
+
+def test_the_largest_bucket_decides_over_memory_and_the_mean_over_time(job: Any) -> None:
+    made = job()
+    assert made.mean < made.largest
+    square = replace(made, largest=1024**2, mean=1024.0**2)
+    one, other = (each.option(Rung("bf16", "none"), card(24)) for each in (made, square))
+    assert one.needs.activations / other.needs.activations == pytest.approx(made.largest / 1024**2)
+
+
+def test_a_batch_needs_as_much_more(job: Any) -> None:
+    one, four = (job(batch=batch).option(Rung("bf16", "none"), card(24)).needs for batch in (1, 4))
+    assert four.activations == pytest.approx(4 * one.activations)
+    assert four.weights == one.weights
+
+
+def test_a_training_that_cannot_fit_does_not_start(job: Any) -> None:
+    with pytest.raises(RunError, match="Does not fit"):
+        choose(job(), card(3))
+    assert not choose(job(precision="bf16", recompute="none"), card(3)).fits  # as the person says
+
+
+def test_a_training_that_may_just_fit_starts_with_a_warning(job: Any) -> None:
+    needs = fit(job(), card(1)).chosen.needs
+    assert not choose(job(), card((needs.peak + 1000) / GIB)).fits
+
+
+def test_nothing_to_train_is_told_of(job: Any) -> None:
+    with pytest.raises(RunError, match="Nothing would be trained"):
+        job(unet_lr=0, te1_lr=0, te2_lr=0)
+
+
+def test_the_starter_on_a_cpu_is_trained_as_it_is(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = Machine("CPU", 2 * GIB, "fp32", 5e10, CPU_BANDWIDTH, CPU_LAUNCH)
+    made = job("starter", resolution=128, batch=4, rank=8)
+    asked: list[Rung] = []
+    option = Job.option
+
+    def seen(job: Job, rung: Rung, machine: Machine) -> Option:
+        asked.append(rung)
+        return option(job, rung, machine)
+
+    monkeypatch.setattr(Job, "option", seen)
+    found = choose(made, cpu)
+    assert rung(found) == ("fp32", "none")
+    assert "the fastest way" in found.sentence
+    assert asked == [Rung("fp32", "none")]  # no other rung is counted before a training starts
+
+
+@pytest.mark.parametrize(
+    ("gib", "tiled", "copies_away", "visiting"),
+    [(16, False, False, False), (11, True, False, False), (8.5, True, True, False), (7.3, True, True, True)],
+)
+def test_drawing_with_a_lora(job: Any, gib: float, tiled: bool, copies_away: bool, visiting: bool) -> None:
+    way, fits = draw_fit(job().counts(half=True), int(gib * GIB), "bf16")
+    assert fits
+    assert (way.tiled, way.copies_away, way.visiting) == (tiled, copies_away, visiting)
+
+
+def test_drawing_that_does_not_fit(job: Any) -> None:
+    way, fits = draw_fit(job().counts(half=True), 4 * GIB, "bf16")
+    assert not fits
+    assert way.visiting
+
+
+@pytest.mark.parametrize(("bytes_", "text"), [(0, "0 MiB"), (300 * 2**20, "300 MiB"), (1.5 * GIB, "1.5 GiB")])
+def test_sizes_for_a_person(bytes_: float, text: str) -> None:
+    assert size(bytes_) == text
+
+
+def test_the_cache_is_in_the_home(job: Any, counted: Home) -> None:
+    fit(job(), card(24))
+    assert list(Path(counted.cache / "counts").glob("*.json"))

@@ -1,0 +1,145 @@
+"""`impasto plan`: one JSON object or a short table, and no weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer import cli
+from trainer.home import Home, shipped
+from trainer.sdxl import counts
+
+STYLE = shipped("assets", "styles", "blueprint")
+GIB = 2**30
+
+
+@pytest.fixture
+def plan(counted: Home, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run `impasto plan` on a sample style; exit code, stdout, stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.main(["--home", str(counted.root), "plan", str(STYLE), *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def told(plan: Any) -> Any:
+    """The JSON object of a plan."""
+
+    def run(*arguments: object) -> dict[str, Any]:
+        code, out, _ = plan(*arguments, "--json")
+        assert code == 0
+        assert out.count("\n") == 1
+        result: dict[str, Any] = json.loads(out)
+        return result
+
+    return run
+
+
+def test_what_is_told_of_sdxl(told: Any) -> None:
+    result = told("--base", "some/sdxl", "--memory", "12GiB")
+    assert (result["pictures"], result["steps"], result["batch"], result["resolution"]) == (18, 1080, 1, 1024)
+    assert result["buckets"] == {"1024x1024": 18}
+    assert (result["fits"], result["precision"], result["recompute"]) == (True, "int8", "none")
+    assert result["lora"]["parameters"] == {"unet": 23_224_320, "te1": 1_081_344, "te2": 5_242_880}
+    assert result["lora"]["share"] == pytest.approx(29_548_544 / 3_385_184_004)
+    assert result["flops"]["forward"] == pytest.approx(6.76e12, rel=0.01)
+    assert result["flops"]["step"] == pytest.approx(15.02e12, rel=0.01)
+    assert result["machine"] == {"name": "GeForce RTX 3060", "free": 12 * GIB, "there": False}
+    assert result["drawing"]["fits"]
+
+
+def test_the_items_add_up_to_the_total(told: Any) -> None:
+    result = told("--base", "some/sdxl", "--memory", "24GiB")
+    memory = result["memory"]
+    step = memory["activations"] + memory["working"]
+    standing = sum(memory[item] for item in ("weights", "vae", "lora", "optimizer", "reserve"))
+    assert standing + max(step, memory["pictures"]) == result["total"]
+
+
+def test_the_time_is_of_all_steps_and_samples(told: Any) -> None:
+    with_samples = told("--base", "some/sdxl", "--memory", "24GiB")
+    without = told("--base", "some/sdxl", "--memory", "24GiB", "--set", "sample_every=0")
+    steps = with_samples["steps"] * with_samples["seconds_per_step"]
+    assert steps < without["seconds"] < 1.2 * steps
+    assert with_samples["seconds"] > 1.05 * without["seconds"]
+
+
+def test_a_preset_and_settings_are_those_of_train(told: Any) -> None:
+    result = told("--base", "some/sdxl", "--memory", "24GiB", "--preset", "careful", "--set", "batch=2")
+    assert (result["steps"], result["batch"]) == (90 * 18 // 2, 2)
+    one = told("--base", "some/sdxl", "--memory", "24GiB", "--preset", "careful")
+    assert result["memory"]["activations"] == pytest.approx(2 * one["memory"]["activations"])
+
+
+def test_the_starter_on_this_computer(told: Any) -> None:
+    result = told()
+    assert (result["precision"], result["recompute"], result["fits"]) == ("fp32", "none", True)
+    assert (result["machine"]["name"], result["machine"]["there"], result["family"]) == ("CPU", True, "starter")
+    assert 1 < result["seconds"] < 3600
+
+
+def test_the_table(plan: Any) -> None:
+    code, out, _ = plan("--base", "some/sdxl", "--memory", "8GiB")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == "18 pictures, 1080 steps of 1, on the base some/sdxl (sdxl)."
+    assert lines[2].startswith("Fits: ")
+    assert [line.split()[0] for line in lines[3:11]] == [
+        "base", "VAE", "LoRA", "optimizer", "activations", "working", "reserve", "samples",
+    ]  # fmt: skip
+    assert any(line.startswith("  faster: in bf16 and full recompute, ") for line in lines)
+    assert any("an estimate" in line and "GeForce RTX 4060 (an example" in line for line in lines)
+    assert any("29,548,544 parameters, 0.87 % of the base; its file has 59.1 MB" in line for line in lines)
+    assert lines[-1].startswith("Drawing at 1024 px with a LoRA fits in ")
+    assert max(map(len, lines)) < 180
+
+
+def test_a_plan_that_does_not_fit_is_no_error(plan: Any) -> None:
+    code, out, _ = plan("--base", "some/sdxl", "--memory", "3GiB")
+    assert code == 0
+    assert "Does not fit: " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("--memory", "much"), 2, "--memory takes a size such as 12GiB"),
+        (("--base", "no such base"), 1, "There is no base model"),
+        (("--set", "unet_lr=0", "--set", "te1_lr=0", "--set", "te2_lr=0"), 1, "Nothing would be trained"),
+        (("--set", "rank=0"), 1, "The setting rank cannot be"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_sentence(plan: Any, arguments: tuple[str, ...], code: int, sentence: str) -> None:
+    found, out, err = plan(*arguments)
+    assert (found, out) == (code, "")
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+def test_the_second_plan_counts_nothing(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = told("--base", "some/sdxl", "--memory", "8GiB")
+    monkeypatch.setattr(counts, "_counting", None)
+    assert told("--base", "some/other", "--memory", "8GiB") == {**first, "base": "some/other"}
+
+
+def test_a_folder_is_counted_by_its_own_configs(told: Any, toy_base: Path) -> None:
+    result = told("--base", toy_base, "--set", "resolution=64", "--memory", "8GiB")
+    assert sum(result["lora"]["parameters"].values()) < 1_000_000
+    assert result["memory"]["weights"] < 2**30
+
+
+def test_the_file_is_as_large_as_told(told: Any, toy_base: Path, dataset: Path, tmp_path: Path) -> None:
+    arguments = ["--base", str(toy_base), "--set", "resolution=64", "--set", "rank=64", "--set", "steps=1"]
+    promised = told(*arguments)["lora"]["bytes"]
+    run = tmp_path / "run"
+    assert cli.main(["train", str(dataset), *arguments, "--set", "sample_every=0", "--out", str(run)]) == 0
+    (file,) = run.glob("*.safetensors")
+    assert promised < file.stat().st_size < promised + 100_000

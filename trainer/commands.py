@@ -1,0 +1,336 @@
+"""What each command does: arguments in, a result ready for JSON out, and the lines that tell of it.
+
+Knows no torch before a command needs it. Progress goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer import presets
+from trainer.errors import LoraFileError, UsageError
+from trainer.home import Home, free_name, shipped
+from trainer.recipe import LoraChoice, Request, infotext, write_png
+from trainer.tensorfile import read_header
+from trainer.training.run import Run
+
+if TYPE_CHECKING:
+    from trainer.data.dataset import Dataset
+    from trainer.sdxl.source import Facts
+    from trainer.settings import Settings
+
+STARTER_NOTE = "This LoRA is only for the starter base: it does nothing useful in SDXL."
+
+Asked = argparse.Namespace
+Result = dict[str, Any]
+
+
+def train(asked: Asked, home: Home) -> Result:
+    """`impasto train`."""
+    from trainer.sdxl.source import kept_as
+
+    _, _, settings = _asked_training(asked)
+    return _trained(Run.create(asked.out, asked.dataset, kept_as(asked.base), asked.preset, settings), home)
+
+
+def plan(asked: Asked, home: Home) -> Result:
+    """`impasto plan`: what `impasto train` would take, before it starts."""
+    from trainer.training.outlook import outlook
+
+    return outlook(*_asked_training(asked), asked.memory, home)
+
+
+def told_plan(result: Result) -> list[str]:
+    """The plan as lines."""
+    from trainer.training.outlook import told_outlook
+
+    return told_outlook(result)
+
+
+def _asked_training(asked: Asked) -> tuple[Dataset, Facts, Settings]:
+    """The dataset, the base and the settings that a command line names."""
+    from trainer.data.dataset import Dataset
+    from trainer.sdxl.source import facts_of
+
+    dataset = Dataset.open(asked.dataset).for_training()
+    facts = facts_of(asked.base)
+    overrides: dict[str, Any] = {"trigger": dataset.trigger, **dict(_assignments(asked.set))}
+    return dataset, facts, presets.load(asked.preset).settings(facts.family, overrides)
+
+
+def resume(asked: Asked, home: Home) -> Result:
+    """`impasto resume`."""
+    return _trained(Run.open(asked.run), home)
+
+
+def stop(asked: Asked, home: Home) -> Result:
+    """`impasto stop`."""
+    run = Run.open(asked.run)
+    if not run.alive():
+        return {"asked": False, "message": f"{run.folder} is not being trained: there is nothing to stop."}
+    run.ask_to_stop()
+    return {"asked": True, "message": f"{run.folder} stops after the step it is at, and keeps what it has learnt."}
+
+
+def generate(asked: Asked, home: Home) -> Result:
+    """`impasto generate`."""
+    loras = tuple(LoraChoice.parse(given) for given in asked.lora)
+    if asked.out.suffix.lower() != ".png":
+        raise UsageError(f"--out must name a .png file, not {asked.out.name}.")
+    for choice in loras:
+        read_header(choice.path, LoraFileError)  # a bad file is told of before a base is loaded
+    previewer = _previewer(asked.base)
+    base = previewer.base
+    usual = presets.load(presets.DEFAULT).settings(base.family)
+    width, height = _size(asked.size) if asked.size else (base.resolution, base.resolution)
+    request = Request(
+        prompt=asked.prompt, negative=asked.negative, seed=asked.seed, width=width, height=height, loras=loras,
+        steps=usual.sample_steps if asked.steps is None else asked.steps,
+        cfg=usual.sample_cfg if asked.cfg is None else asked.cfg,
+    )  # fmt: skip
+    previewer.lay(request.loras)
+    remarks = _remarks(previewer, loras, home)
+    picture = None
+    with _bar("drawing", request.steps) as bar:
+        for drawn in previewer.draw(request):
+            bar.n, picture = drawn.step, drawn.picture
+            bar.refresh()
+    assert picture is not None
+    write_png(asked.out, picture, infotext(request, asked.base))
+    return {"picture": str(asked.out), **request.to_json(), "remarks": remarks}
+
+
+def sheet(asked: Asked, home: Home) -> Result:
+    """`impasto sheet`."""
+    from trainer.lora.file import LoraFile
+
+    LoraFile.read(asked.file)  # a bad file is told of before a base is loaded
+    out = asked.out or asked.file.with_name(f"{asked.file.stem}-sheet.png")
+    previewer = _previewer(asked.base)
+    remarks = _remarks(previewer, [LoraChoice(asked.file)], home)
+    return {"sheet": str(_draw_sheet(previewer, asked.file, out, asked.seed)), "remarks": remarks}
+
+
+def bases(asked: Asked, home: Home) -> Result:
+    """`impasto bases`."""
+    from trainer.sdxl.bases import Bases
+
+    library = Bases(home)
+    for folder in asked.add:
+        library.add(folder)
+    for folder in asked.remove:
+        library.remove(folder)
+    found = library.found()
+    return {
+        "folders": [str(folder) for folder in library.folders],
+        "bases": [{"path": str(base.path), **_facts(base.facts)} for base in found if base.facts],
+        "others": [{"path": str(other.path), "reason": other.refusal} for other in found if not other.facts],
+    }
+
+
+def inspect(asked: Asked, home: Home) -> Result:
+    """`impasto inspect`."""
+    found = [_inspected(path) for path in asked.files]
+    return found[0] if len(found) == 1 else {"files": found}
+
+
+def _inspected(path: Path) -> Result:
+    """What a file is: a LoRA, or else a base. Raises `LoraFileError`, `BaseModelError`."""
+    from trainer.lora.file import LoraFile, summary
+    from trainer.sdxl.kinds import SDXL, kind_of
+    from trainer.sdxl.source import facts_at
+
+    if path.is_dir() or kind_of(read_header(path, LoraFileError).tensors) is SDXL:
+        return _facts(facts_at(str(path), path))
+    return summary(LoraFile.read(path))
+
+
+def _facts(facts: Any) -> Result:
+    """What is told of a base."""
+    return {
+        "name": facts.name,
+        "family": facts.family,
+        "prediction": facts.prediction,
+        "zero_terminal_snr": facts.zero_terminal_snr,
+    }
+
+
+def demo(asked: Asked, home: Home) -> Result:
+    """`impasto demo`: sample pictures -> LoRA -> sheet, on the embedded base."""
+    from trainer.data.dataset import Dataset
+
+    styles = sorted(path for path in shipped("assets", "styles").iterdir() if path.is_dir())
+    dataset = Dataset.open(styles[0]).for_training()
+    settings = presets.load(presets.DEFAULT).settings("starter", {"trigger": dataset.trigger})
+    print(f"Training the style of {len(dataset.pictures)} pictures in {styles[0]} on the starter base.", file=sys.stderr)
+    folder = free_name(home.runs, f"demo-{styles[0].name}")
+    result = _trained(Run.create(folder, styles[0], "starter", presets.DEFAULT, settings), home)
+    lora = Path(result["lora"])
+    path = _draw_sheet(_previewer("starter"), lora, lora.with_name(f"{lora.stem}-sheet.png"), seed=1)
+    return {**result, "sheet": str(path)}
+
+
+def _trained(run: Run, home: Home) -> Result:
+    """Train `run` to its end with a progress bar; what to tell of it."""
+    from trainer.training.events import Encoded, Fetched, Started, Stepped, Warned
+    from trainer.training.loop import train
+    from trainer.training.progress import fold
+
+    progress = fold(run.events())
+    bar = None
+    try:
+        for event in run.recorded(train(run, home)):
+            progress = fold([event], progress)
+            if isinstance(event, Warned):
+                print(event.message, file=sys.stderr)
+            elif isinstance(event, Fetched):
+                bar = bar or _bar("downloading", event.total, unit="B", unit_scale=True)
+                bar.update(event.done - bar.n)
+            elif isinstance(event, Encoded) and event.done == event.total:
+                print(f"Encoded {event.total} pictures.", file=sys.stderr)
+            elif isinstance(event, Started):
+                print(f"Training {event.steps} steps on {event.device}.", file=sys.stderr)
+                if bar:
+                    bar.close()
+                bar = _bar("training", event.steps)
+            elif isinstance(event, Stepped) and bar:
+                bar.initial = bar.initial or event.step - 1
+                bar.set_postfix_str(f"loss {event.smoothed:.4f}", refresh=False)
+                bar.n = event.step
+                bar.refresh()
+    finally:
+        if bar:
+            bar.close()
+    return {
+        "state": progress.state,
+        "lora": str(run.folder / progress.lora),
+        "run": str(run.folder),
+        "steps": progress.step,
+        "seconds": round(progress.seconds, 3),
+        "loss": progress.last.smoothed if progress.last else None,
+        "change": progress.last.change if progress.last else {},
+        "base": run.base,
+    }
+
+
+def _remarks(previewer: Any, loras: Sequence[LoraChoice], home: Home) -> list[dict[str, str]]:
+    """What there is to say of these LoRAs on the previewer's base, told on stderr too."""
+    found = previewer.remarks(loras, home.cache)
+    for remark in found:
+        print(f"{remark.level.capitalize()}: {remark.sentence}", file=sys.stderr)
+    return [asdict(remark) for remark in found]
+
+
+def _draw_sheet(previewer: Any, lora: Path, out: Path, seed: int) -> Path:
+    from trainer.preview.sheet import draw_sheet
+
+    bar = None
+    for sheet in draw_sheet(previewer, lora, seed):
+        bar = bar or _bar("drawing the sheet", sheet.total)
+        bar.n = sheet.done
+        bar.refresh()
+        if sheet.picture:
+            write_png(out, sheet.picture, f"Style sheet of {lora.name}, seeds from {seed}")
+    if bar:
+        bar.close()
+    return out
+
+
+def _previewer(source: str) -> Any:
+    """A previewer on the best device."""
+    from trainer.preview.previewer import Previewer
+
+    return Previewer.load(_located(source))
+
+
+def _located(source: str) -> Any:
+    """The facts about a base that is on this disk, after a download with a bar if it has to come from the Hub."""
+    from trainer.sdxl.base import located
+
+    with contextlib.ExitStack() as stack:
+        bars: list[Any] = []
+
+        def told(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(_bar("downloading", total, unit="B", unit_scale=True)))
+            bars[0].update(done - bars[0].n)
+
+        return located(source, told)
+
+
+def _bar(what: str, total: int, **more: Any) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=what, file=sys.stderr, dynamic_ncols=True, leave=True, **more)
+
+
+def _assignments(given: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """`name=value` texts as pairs."""
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes name=value, not {text!r}.")
+        yield name.strip(), value.strip()
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal()):
+        raise UsageError(f"--size takes WIDTHxHEIGHT, such as 1024x1024, not {text!r}.")
+    return int(width), int(height)
+
+
+def told_training(result: Result) -> list[str]:
+    """A training that has ended."""
+    lines = [f"{result['state'].capitalize()} after {result['steps']} steps: {result['lora']}"]
+    return lines + ([STARTER_NOTE] if result["base"] == "starter" else [])
+
+
+def told_demo(result: Result) -> list[str]:
+    """The demo: where its LoRA and its sheet are."""
+    return [
+        f"The LoRA:  {result['lora']}",
+        f"The sheet: {result['sheet']}   (the base above, the LoRA at half and at full weight below)",
+        STARTER_NOTE,
+        "Open the page with your own pictures: impasto",
+    ]
+
+
+def told_bases(result: Result) -> list[str]:
+    """The bases there are, and what was found beside them."""
+    lines = [f"{_told_base(base)}   {base['path']}" for base in result["bases"]]
+    lines += [f"not a base: {other['reason']}" for other in result["others"]]
+    folders = ", ".join(result["folders"])
+    return lines or [f"No base models in {folders}. Name the folder that yours lie in: impasto bases --add DIR"]
+
+
+def _told_base(base: Result) -> str:
+    predicts = {"epsilon": "epsilon", "v_prediction": "v"}[base["prediction"]]
+    zero = ", zero terminal SNR" if base["zero_terminal_snr"] else ""
+    return f"{base['name']}: {base['family']}, predicts {predicts}{zero}"
+
+
+def told_inspection(result: Result) -> list[str]:
+    """What files hold."""
+    lines: list[str] = []
+    for file in result.get("files", [result]):
+        lines += [_told_base(file)] if "family" in file else _told_lora(file)
+    return lines
+
+
+def _told_lora(file: Result) -> list[str]:
+    return [
+        f"{file['name']}",
+        f"  base     {file['base'] or 'not told'}",
+        f"  trigger  {file['trigger'] or 'none'}",
+        "  layers   " + ", ".join(f"{part} {count}" for part, count in file["modules"].items()),
+        "  rank     " + ", ".join(f"{rank} ({count} layers)" for rank, count in file["ranks"].items()),
+        "  alpha    " + ", ".join(file["alphas"]),
+        "  change   " + ", ".join(f"{part} {size:.4g}" for part, size in file["change"].items()),
+    ]

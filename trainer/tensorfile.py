@@ -1,0 +1,110 @@
+"""The header of a safetensors file: which tensors it lists and what it tells about itself, without reading a tensor.
+
+Knows neither torch nor what the tensors are for; what else a file can be, it tells from the first bytes, not from the name.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import ImpastoError
+
+LARGEST_HEADER = 32 * 2**20
+MOST_TENSORS = 100_000
+_SAME = "download or copy it again"
+_FOREIGN = {
+    b"GGUF": "is a GGUF file: Impasto reads .safetensors, so get the model in that form",
+    b"version https://git-lfs": f"is only a pointer to the file (git LFS), not the file itself: {_SAME}, with git lfs",
+    b"<!DOCTYPE": f"is a web page that was saved in place of the file: {_SAME}, logged in if the site asks for it",
+    b"<html": f"is a web page that was saved in place of the file: {_SAME}, logged in if the site asks for it",
+    b"Rar!": "is an archive: unpack it",
+    b"7z\xbc\xaf": "is an archive: unpack it",
+}
+_PICKLES = (b"PK", *(bytes((0x80, protocol)) for protocol in range(2, 6)))
+"""How torch's files and bare pickles begin."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor as the header lists it; `dtype` in safetensors' spelling: F16, BF16, F32, F8_E4M3 …"""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+    """Where it lies, in bytes after the header."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says of itself."""
+
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+
+
+def read_header(path: Path, refusal: type[ImpastoError]) -> Header:
+    """The header of a file, checked against the file's size. Raises `refusal` with a sentence that says what the file is."""
+    if path.is_dir():
+        raise refusal(f"{path} is a folder, not a file.")
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            start = file.read(24)
+            length = _length(path.name, start, size, refusal)
+            file.seek(8)
+            table = json.loads(file.read(length))
+    except FileNotFoundError:
+        raise refusal(f"There is no file {path}.") from None
+    except OSError as error:
+        raise refusal(f"{path} cannot be opened ({error.strerror or error}).") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        raise refusal(f"{path.name} has a damaged header: {_SAME}.") from None
+    tensors, metadata = _parsed(path.name, table, refusal)
+    end = 8 + length + max((tensor.end for tensor in tensors.values()), default=0)
+    if size < end:
+        raise refusal(f"{path.name} is cut off: {size:,} of {end:,} bytes are there. {_SAME.capitalize()}.")
+    return Header(tensors, metadata)
+
+
+def _length(name: str, start: bytes, size: int, refusal: type[ImpastoError]) -> int:
+    """The header's length, from the first bytes of a file."""
+    if size == 0:
+        raise refusal(f"{name} is empty: {_SAME}.")
+    for magic, what in _FOREIGN.items():
+        if start.lstrip().lower().startswith(magic.lower()):
+            raise refusal(f"{name} {what}.")
+    if start[:2] in _PICKLES and start[8:9] != b"{":  # a header of 640 bytes begins with b"\x80\x02" as well
+        raise refusal(f"{name} is a pickle, which can run code when it is opened: get the model as .safetensors.")
+    length: int = struct.unpack("<Q", start[:8])[0] if len(start) >= 10 else 0
+    if start[8:9] != b"{" or not 2 <= length <= LARGEST_HEADER:
+        raise refusal(f"{name} is not a safetensors file, or it is damaged: {_SAME}.")
+    if length > size - 8:
+        raise refusal(f"{name} is cut off, even its header is not whole: {_SAME}.")
+    return length
+
+
+def _parsed(name: str, table: Any, refusal: type[ImpastoError]) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """The tensors and the text entries of a header's JSON."""
+    try:
+        found = dict(table)
+        metadata = {str(key): str(text) for key, text in found.pop("__metadata__", {}).items()}
+        if len(found) > MOST_TENSORS:
+            raise ValueError
+        tensors = {key: _tensor(entry) for key, entry in found.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise refusal(f"{name} has a damaged header: {_SAME}.") from None
+    return tensors, metadata
+
+
+def _tensor(entry: Mapping[str, Any]) -> TensorInfo:
+    begin, end = entry["data_offsets"]
+    shape = tuple(int(side) for side in entry["shape"])
+    if not 0 <= begin <= end or any(side < 0 for side in shape):
+        raise ValueError
+    return TensorInfo(str(entry["dtype"]), shape, int(begin), int(end))

@@ -1,0 +1,214 @@
+"""Whether a training fits, before it starts: the ladder of what can be done about memory, and the least slow rung that fits.
+
+A rung is how the base is kept and what is computed twice. The ladder is ordered by predicted time, and a rung that is both
+slower and larger than another is left out. What changes the result (text encoders left alone, smaller pictures) is never
+chosen here, only offered in a sentence. Knows no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import get_args
+
+from trainer.errors import RunError
+from trainer.lora.keys import COMPONENTS, Component
+from trainer.sdxl.counts import Counts, Subject, configs_of
+from trainer.sdxl.memory import DrawingNeeds, Needs, drawing_needs, step_count, training_needs
+from trainer.sdxl.source import Facts
+from trainer.settings import Precision, Recompute, Settings
+from trainer.training.machine import Machine
+from trainer.training.plan import Plan
+
+_KEPT = {"fp32": "in fp32", "bf16": "in bf16", "fp16": "in fp16", "int8": "with an 8-bit base", "nf4": "with an NF4 base"}
+_RECOMPUTED = {"none": "without recompute", "selective": "and selective recompute", "full": "and full recompute"}
+SMALLEST = 512
+"""Smallest resolution that is offered: below it SDXL draws badly."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way to train."""
+
+    precision: Precision
+    recompute: Recompute
+
+    def __str__(self) -> str:
+        return f"{_KEPT[self.precision]} {_RECOMPUTED[self.recompute]}"
+
+
+_COARSE = Rung("nf4", "none")
+"""Not taken by itself, though it may be faster than a rung of 16 bits with recompute: rounding to 4 bits shows."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A rung with what it is predicted to need (bytes) and to take (seconds for a step)."""
+
+    rung: Rung
+    needs: Needs
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training as far as memory and time go."""
+
+    settings: Settings
+    configs: Path
+    cache: Path
+    largest: int
+    """Pixels of the largest bucket."""
+    mean: float
+    """Pixels of the mean picture."""
+
+    @classmethod
+    def of(cls, settings: Settings, plan: Plan, facts: Facts, cache: Path) -> Job:
+        """`cache` is the home's cache folder. Raises `RunError` where nothing would be trained."""
+        if not (settings.unet_lr or settings.te1_lr or settings.te2_lr):
+            raise RunError("Nothing would be trained: all three learning rates are 0. Set unet_lr, te1_lr or te2_lr.")
+        areas = [placement.bucket.width * placement.bucket.height for _, placement in plan.pictures]
+        return cls(settings, configs_of(facts), cache / "counts", max(areas), sum(areas) / len(areas))
+
+    @property
+    def trained(self) -> tuple[Component, ...]:
+        """The parts of the base that are trained."""
+        settings = self.settings
+        rates = {"unet": settings.unet_lr, "te1": settings.te1_lr, "te2": settings.te2_lr}
+        return tuple(component for component in COMPONENTS if rates[component] > 0)
+
+    def counts(self, half: bool) -> Counts:
+        """What it takes, computed in 16 or in 32 bits."""
+        return _counts(Subject(self.configs, self.trained, self.settings.rank, self.settings.resolution, half), self.cache)
+
+    def option(self, rung: Rung, machine: Machine) -> Option:
+        """What a rung would need and take."""
+        half = machine.native != "fp32" and rung.precision != "fp32"
+        counts, own = self.counts(half), self.settings.resolution**2
+        needs = training_needs(counts, rung.precision, rung.recompute, self.settings.batch * self.largest / own)
+        step = step_count(counts, rung.precision, rung.recompute, self.settings.batch * self.mean / own)
+        return Option(rung, needs, machine.seconds(step, single=not half))
+
+    def rungs(self, native: Precision) -> list[Rung]:
+        """What the settings leave to choose from."""
+        asked = self.settings
+        precisions: list[Precision] = [native, "int8", "nf4"] if asked.precision == "auto" else [asked.precision]
+        hows: list[Recompute] = list(get_args(Recompute)) if asked.recompute == "auto" else [asked.recompute]
+        ours = asked.precision == asked.recompute == "auto"
+        rungs = [Rung(precision, how) for precision in precisions for how in hows]
+        return [rung for rung in rungs if not (ours and rung == _COARSE)]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The rung to take, and what is left to say of it."""
+
+    job: Job
+    machine: Machine
+    chosen: Option
+    fits: bool
+
+    @cached_property
+    def ladder(self) -> tuple[Option, ...]:
+        """Every rung worth taking, the fastest and largest first."""
+        return _ladder(self.job, self.machine)
+
+    @property
+    def faster(self) -> Option | None:
+        """The next rung up."""
+        if self.chosen.rung == self.job.rungs(self.machine.native)[0]:
+            return None  # told without counting the others
+        above = [option for option in self.ladder if option.needs.total > self.chosen.needs.total]
+        return above[-1] if above else None
+
+    @property
+    def slower(self) -> Option | None:
+        """The next rung down."""
+        below = [option for option in self.ladder if option.needs.total < self.chosen.needs.total]
+        return below[0] if below else None
+
+    @property
+    def sentence(self) -> str:
+        """Whether it fits, which rung it is, and why or what to do."""
+        needs, free = self.chosen.needs.total, self.machine.free
+        if not self.fits:
+            advice = _advice(self.job, self.machine, self.chosen.rung)
+            return f"Does not fit: {self.chosen.rung} it needs {size(needs)}, and {size(free)} are free. {advice}"
+        why = f"; {self.faster.rung} it would need {size(self.faster.needs.total)}" if self.faster else ", the fastest way"
+        return f"Fits: {size(needs)} of {size(free)} free, {self.chosen.rung}{why}."
+
+
+def fit(job: Job, machine: Machine) -> Fit:
+    """The least slow rung that fits, or the smallest one if none does."""
+    first = job.option(job.rungs(machine.native)[0], machine)
+    if first.needs.total <= machine.free:
+        return Fit(job, machine, first, True)  # nothing is faster: the others need not be counted
+    ladder = _ladder(job, machine)
+    fitting = next((option for option in ladder if option.needs.total <= machine.free), None)
+    return Fit(job, machine, fitting or ladder[-1], fitting is not None)
+
+
+@lru_cache(maxsize=8)
+def _counts(subject: Subject, folder: Path) -> Counts:
+    return Counts(subject, folder)
+
+
+def choose(job: Job, machine: Machine) -> Fit:
+    """The fit that a training starts with. Raises `RunError` where memory cannot be enough; a person who has chosen both
+    precision and recompute is believed.
+    """
+    found = fit(job, machine)
+    left_to_us = "auto" in (job.settings.precision, job.settings.recompute)
+    if left_to_us and found.chosen.needs.peak > machine.free:
+        raise RunError(found.sentence)
+    return found
+
+
+def draw_fit(counts: Counts, free: int, native: Precision) -> tuple[DrawingNeeds, bool]:
+    """The fastest way to draw with a LoRA that fits into `free` bytes, or the smallest; and whether it fits."""
+    ways = list(drawing_needs(counts, "fp32" if native == "fp32" else "fp16"))
+    fitting = next((way for way in ways if way.total <= free), None)
+    return fitting or ways[-1], fitting is not None
+
+
+def size(of: float) -> str:
+    """Bytes for a person."""
+    return f"{of / 2**30:.1f} GiB" if of >= 2**29 else f"{of / 2**20:.0f} MiB"
+
+
+def _ladder(job: Job, machine: Machine) -> tuple[Option, ...]:
+    options = sorted(
+        (job.option(rung, machine) for rung in job.rungs(machine.native)),
+        key=lambda option: (option.seconds, option.needs.total),
+    )
+    worth: list[Option] = []
+    for option in options:
+        if not worth or option.needs.total < worth[-1].needs.total:
+            worth.append(option)
+    return tuple(worth)
+
+
+def _advice(job: Job, machine: Machine, rung: Rung) -> str:
+    """What a person could do, as a sentence: the first change that is enough."""
+    for change, smaller in _smaller(job):
+        needs = smaller.option(rung, machine).needs.total
+        if needs <= machine.free:
+            return f"With {change} it would need {size(needs)}."
+    where = "the card" if machine.native != "fp32" else "memory"
+    return f"Close other programs that use {where}, or train on a machine with more."
+
+
+def _smaller(job: Job) -> Iterator[tuple[str, Job]]:
+    """Changes that make a training smaller and its result another, the gentlest first."""
+    settings = job.settings
+    if settings.batch > 1:
+        yield "batch 1", replace(job, settings=settings.model_copy(update={"batch": 1}))
+    if settings.unet_lr and (settings.te1_lr or settings.te2_lr):
+        without = settings.model_copy(update={"batch": 1, "te1_lr": 0.0, "te2_lr": 0.0})
+        yield "te1_lr and te2_lr at 0, which leaves the text encoders alone,", replace(job, settings=without)
+    for resolution in range((settings.resolution - 1) // 64 * 64, SMALLEST - 1, -64):
+        share = (resolution / settings.resolution) ** 2
+        one = settings.model_copy(update={"batch": 1})
+        yield f"resolution {resolution}", replace(job, settings=one, largest=int(job.largest * share))

@@ -1,0 +1,137 @@
+"""What a training will be, told before it starts: `impasto plan`. Loads no weights, and no torch if everything is counted
+and the memory is named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from trainer.data.dataset import Dataset
+from trainer.home import Home
+from trainer.sdxl.memory import reserve
+from trainer.sdxl.source import Facts
+from trainer.settings import Settings
+from trainer.training.fit import Fit, Job, Option, Rung, draw_fit, fit, size
+from trainer.training.machine import Machine, example, machine_of, parse_memory
+from trainer.training.plan import Plan
+
+
+def outlook(dataset: Dataset, facts: Facts, settings: Settings, memory: str | None, home: Home) -> dict[str, Any]:
+    """The plan of a training and its fit, as one JSON object. Raises `UsageError` for a memory that is no size."""
+    machine = _machine(memory)
+    plan = Plan.of(dataset, settings)
+    job = Job.of(settings, plan, facts, home.cache)
+    found = fit(job, machine)
+    counts = job.counts(half=machine.native != "fp32")
+    lora = counts.lora()
+    way, drawable = draw_fit(counts, machine.free, machine.native)
+    return {
+        "pictures": len(plan.pictures),
+        "base": facts.name,
+        "family": facts.family,
+        "steps": plan.steps,
+        "batch": plan.batch,
+        "resolution": settings.resolution,
+        "buckets": plan.buckets,
+        "machine": {"name": machine.name, "free": machine.free, "there": machine.there},
+        "fits": found.fits,
+        **_of_option(found.chosen),
+        "sentence": found.sentence,
+        "memory": {**dataclasses.asdict(found.chosen.needs), "reserve": reserve(found.chosen.needs.peak)},
+        "faster": _of_option(found.faster) if found.faster else None,
+        "slower": _of_option(found.slower) if found.slower else None,
+        "ladder": [_of_option(option) for option in found.ladder],
+        "seconds": round(_seconds(found, plan, machine)),
+        "flops": {"forward": counts.guided().flops // 2, "step": counts.step(found.chosen.rung.recompute).flops},
+        "lora": {
+            "parameters": lora,
+            "share": sum(lora.values()) / counts.parameters(),
+            "bytes": 2 * sum(lora.values()),
+        },
+        "drawing": {"fits": drawable, "total": way.total, **dataclasses.asdict(way)},
+    }
+
+
+def _machine(memory: str | None) -> Machine:
+    if memory is not None:
+        return example(parse_memory(memory))
+    from trainer.sdxl.base import best_device
+
+    return machine_of(best_device())
+
+
+def _of_option(option: Option) -> dict[str, Any]:
+    return {
+        "precision": option.rung.precision,
+        "recompute": option.rung.recompute,
+        "total": option.needs.total,
+        "seconds_per_step": round(option.seconds, 4),
+    }
+
+
+def _seconds(found: Fit, plan: Plan, machine: Machine) -> float:
+    """Everything: encoding the pictures, the steps, the samples."""
+    settings = found.job.settings
+    counts, side = found.job.counts(half=machine.native != "fp32"), settings.resolution
+    encoding = machine.seconds(counts.encode(side), single=True) * len(plan.pictures)
+    sample = settings.sample_steps * machine.seconds(counts.guided()) + machine.seconds(counts.decode(side), single=True)
+    rounds = 1 + plan.steps // settings.sample_every if settings.sample_every else 0
+    prompts = len(settings.sample_prompts) or min(2, len(plan.pictures))
+    return encoding + plan.steps * found.chosen.seconds + rounds * prompts * sample
+
+
+_ITEMS = {
+    "weights": "base",
+    "vae": "VAE",
+    "lora": "LoRA",
+    "optimizer": "optimizer",
+    "activations": "activations",
+    "working": "working set",
+    "reserve": "reserve",
+    "pictures": "samples",
+}
+
+
+def told_outlook(result: dict[str, Any]) -> list[str]:
+    """The outlook as lines for a person."""
+    memory, lora, machine = result["memory"], result["lora"], result["machine"]
+    kind = "" if machine["there"] else " (an example of a card of this size)"
+    return [
+        f"{result['pictures']} pictures, {result['steps']} steps of {result['batch']}, "
+        f"on the base {result['base']} ({result['family']}).",
+        "  buckets    " + ", ".join(f"{bucket} ({count})" for bucket, count in result["buckets"].items()),
+        result["sentence"],
+        *(f"  {name:<11}{size(memory[key]):>9}" for key, name in _ITEMS.items()),
+        *(f"  {_told_option(result[which], which)}" for which in ("faster", "slower") if result[which]),
+        f"Time: about {_duration(result['seconds_per_step'])} a step and {_duration(result['seconds'])} in all on "
+        f"{machine['name']}{kind}; an estimate.",
+        f"LoRA: {sum(lora['parameters'].values()):,} parameters, {100 * lora['share']:.2f} % of the base; "
+        f"its file has {lora['bytes'] / 1e6:.1f} MB.",
+        _told_drawing(result["drawing"], result["resolution"]),
+    ]
+
+
+def _told_option(option: dict[str, Any], which: str) -> str:
+    rung = Rung(option["precision"], option["recompute"])
+    return f"{which}: {rung}, {size(option['total'])}, {_duration(option['seconds_per_step'])} a step"
+
+
+def _told_drawing(drawing: dict[str, Any], side: int) -> str:
+    how = [
+        "the VAE in tiles" if drawing["tiled"] else "",
+        "copies of the mixed layers in the computer's memory" if drawing["copies_away"] else "",
+        "text encoders and VAE on the card only while they are needed" if drawing["visiting"] else "",
+    ]
+    words = ", ".join(filter(None, how)) or "everything at once"
+    verdict = "fits in" if drawing["fits"] else "does not fit: it needs"
+    return f"Drawing at {side} px with a LoRA {verdict} {size(drawing['total'])}, {words}."
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
