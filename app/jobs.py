@@ -119,9 +119,10 @@ class Previewer:
         """Draw one picture to `out`; what there is to say of its LoRAs on this base. Raises `PreviewError`."""
         return self._ask({"do": "draw", "base": base, "request": request.to_json(), "out": str(out)}, advance)
 
-    def sheet(self, base: str, lora: Path, out: Path, seed: int, advance: Advance) -> list[Remark]:
+    def sheet(self, base: str, prediction: str, lora: Path, out: Path, advance: Advance) -> list[Remark]:
         """Draw a LoRA's style sheet to `out`; what there is to say of it on this base. Raises `PreviewError`."""
-        return self._ask({"do": "sheet", "base": base, "lora": str(lora), "out": str(out), "seed": seed}, advance)
+        asked = {"do": "sheet", "base": base, "prediction": prediction, "lora": str(lora), "out": str(out), "seed": 1}
+        return self._ask(asked, advance)
 
     def unload(self) -> None:
         """End the process, and what it is drawing; the next request starts another."""

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "home"}),
     frozenset({"tensorfile"}),
-    frozenset({"settings", "recipe"}),
+    frozenset({"settings"}),
+    frozenset({"recipe"}),
     frozenset({"presets"}),
     frozenset({"data", "lora", "sdxl"}),
     frozenset({"training", "preview"}),

@@ -11,11 +11,14 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from trainer import __version__, commands, presets
 from trainer.errors import ImpastoError, UsageError
 from trainer.home import Home
+from trainer.settings import Prediction
+
+_PREDICTION = "what the base's U-Net answers with, where its file does not tell"
 
 Command = Callable[[argparse.Namespace, Home], dict[str, Any]]
 
@@ -79,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     sub = add("generate", "Draw a picture, with any number of LoRAs.", commands.generate, lambda result: [result["picture"]])
     sub.add_argument("prompt", metavar="PROMPT")
     _add_base(sub)
+    sub.add_argument("--prediction", choices=("auto", *get_args(Prediction)), default="auto", help=_PREDICTION)
     sub.add_argument("--lora", action="append", default=[], metavar="FILE[:W[:W_TE]]")
     sub.add_argument("--negative", default="", help="what should not be there")
     sub.add_argument("--seed", type=int, default=1)
@@ -90,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     sub = add("sheet", "Draw a LoRA's style sheet: the base beside the LoRA.", commands.sheet, lambda result: [result["sheet"]])
     sub.add_argument("file", type=Path, metavar="FILE")
     _add_base(sub)
+    sub.add_argument("--prediction", choices=("auto", *get_args(Prediction)), default="auto", help=_PREDICTION)
     sub.add_argument("--seed", type=int, default=1)
     sub.add_argument("--out", type=Path, metavar="PNG", help="default: beside the file")
 

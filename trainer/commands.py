@@ -92,10 +92,10 @@ def generate(asked: Asked, home: Home) -> Result:
     request = Request(
         prompt=asked.prompt, negative=asked.negative, seed=asked.seed, width=width, height=height, loras=loras,
         steps=usual.sample_steps if asked.steps is None else asked.steps,
-        cfg=usual.sample_cfg if asked.cfg is None else asked.cfg,
+        cfg=usual.sample_cfg if asked.cfg is None else asked.cfg, prediction=asked.prediction,
     )  # fmt: skip
     previewer.lay(request.loras)
-    remarks = _remarks(previewer, loras, home)
+    remarks = _remarks(previewer.remarks(loras, request.prediction, home.cache))
     picture = None
     with _bar("drawing", request.steps) as bar:
         for drawn in previewer.draw(request):
@@ -113,8 +113,8 @@ def sheet(asked: Asked, home: Home) -> Result:
     LoraFile.read(asked.file)  # a bad file is told of before a base is loaded
     out = asked.out or asked.file.with_name(f"{asked.file.stem}-sheet.png")
     previewer = _previewer(asked.base)
-    remarks = _remarks(previewer, [LoraChoice(asked.file)], home)
-    return {"sheet": str(_draw_sheet(previewer, asked.file, out, asked.seed)), "remarks": remarks}
+    remarks = _remarks(previewer.remarks([LoraChoice(asked.file)], asked.prediction, home.cache))
+    return {"sheet": str(_draw_sheet(previewer, asked.file, out, asked.seed, asked.prediction)), "remarks": remarks}
 
 
 def bases(asked: Asked, home: Home) -> Result:
@@ -219,19 +219,18 @@ def _trained(run: Run, home: Home) -> Result:
     }
 
 
-def _remarks(previewer: Any, loras: Sequence[LoraChoice], home: Home) -> list[dict[str, str]]:
-    """What there is to say of these LoRAs on the previewer's base, told on stderr too."""
-    found = previewer.remarks(loras, home.cache)
+def _remarks(found: Sequence[Any]) -> list[dict[str, str]]:
+    """What there is to say of LoRAs on a base, told on stderr too."""
     for remark in found:
         print(f"{remark.level.capitalize()}: {remark.sentence}", file=sys.stderr)
     return [asdict(remark) for remark in found]
 
 
-def _draw_sheet(previewer: Any, lora: Path, out: Path, seed: int) -> Path:
+def _draw_sheet(previewer: Any, lora: Path, out: Path, seed: int, prediction: Any = "auto") -> Path:
     from trainer.preview.sheet import draw_sheet
 
     bar = None
-    for sheet in draw_sheet(previewer, lora, seed):
+    for sheet in draw_sheet(previewer, lora, seed, prediction):
         bar = bar or _bar("drawing the sheet", sheet.total)
         bar.n = sheet.done
         bar.refresh()

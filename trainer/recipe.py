@@ -9,13 +9,14 @@ import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from trainer.errors import UsageError, storing
 from trainer.home import write_atomically
+from trainer.settings import Prediction
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Request:
     width: int = 1024
     height: int = 1024
     loras: tuple[LoraChoice, ...] = field(default=())
+    prediction: Literal["auto", Prediction] = "auto"
+    """What the base's U-Net answers with, where its file does not tell."""
 
     def __post_init__(self) -> None:
         """Refuse what no base can draw. Raises `UsageError`."""

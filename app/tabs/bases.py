@@ -28,6 +28,11 @@ def base_choice(elem_id: str) -> gr.Dropdown:
     )  # fmt: skip
 
 
+def typed(base: str | None) -> str:
+    """The source that such an input names; the starter where it is empty."""
+    return (base or "").strip().strip('"') or STARTER
+
+
 def offered(home: Home) -> list[tuple[str, str]]:
     """The bases to choose from. A damaged list of folders offers the starter alone; the panel tells of it."""
     try:

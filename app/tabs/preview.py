@@ -18,14 +18,14 @@ import gradio as gr
 from app import shelf
 from app.desk import Desk
 from app.notice import literal, told
-from app.tabs.bases import base_choice
+from app.tabs.bases import base_choice, typed
 from trainer import presets
 from trainer.errors import RunError, UsageError
 from trainer.home import free_name
 from trainer.recipe import LoraChoice, Request
 from trainer.sdxl.origin import Remark
 from trainer.sdxl.prompt import literal as literal_prompt
-from trainer.sdxl.source import STARTER, facts_of, family_of
+from trainer.sdxl.source import facts_of, family_of
 from trainer.settings import Settings
 
 ROWS = 4
@@ -101,12 +101,17 @@ class PreviewTab:
             self.cfg = gr.Textbox(label="CFG scale", max_lines=1, min_width=90, elem_id="cfg")
         self.shape = gr.Radio(list(SHAPES), value="square", label="Shape")
         self.base = base_choice("preview-base")
+        self.prediction = gr.Dropdown(
+            [("as its file tells", "auto"), ("epsilon", "epsilon"), ("v", "v_prediction")], value="auto", elem_id="prediction",
+            label="The base predicts", info="Grey or burnt pictures from every prompt: the file may not tell.",
+        )  # fmt: skip
 
     @property
     def inputs(self) -> set[Any]:
         """What a picture is drawn from."""
         mix = [part for slot in self.slots for part in (slot.choice, slot.unet, slot.text)]
-        return {self.prompt, self.negative, self.seed, self.steps, self.cfg, self.shape, self.base, self.together, *mix}
+        sampling = {self.negative, self.seed, self.steps, self.cfg, self.shape, self.base, self.prediction}
+        return {self.prompt, self.together, *sampling, *mix}
 
     @property
     def choices(self) -> list[Any]:
@@ -125,7 +130,7 @@ class PreviewTab:
         )  # fmt: skip
         self.draw_sheet.click(
             told(self.show_sheet),
-            [self.base, self.slots[0].choice],
+            [self.base, self.prediction, self.slots[0].choice],
             [self.sheet, self.told],
             show_progress_on=self.sheet,
             **drawing,
@@ -179,7 +184,7 @@ class PreviewTab:
 
     def request(self, given: dict[Any, Any]) -> Request:
         """The picture that the inputs describe. Raises `UsageError`, `LoraFileError`."""
-        base = given[self.base].strip() or STARTER
+        base = typed(given[self.base])
         usual, side, (wide, high) = _usual(base), facts_of(base).resolution, SHAPES[given[self.shape]]
         mix = []
         for slot in self.slots:
@@ -190,13 +195,13 @@ class PreviewTab:
         return Request(
             prompt=given[self.prompt], negative=given[self.negative], loras=tuple(mix),
             seed=_whole("seed", given[self.seed], 1), steps=_whole("steps", given[self.steps], usual.sample_steps),
-            cfg=_number("CFG scale", given[self.cfg], usual.sample_cfg),
+            cfg=_number("CFG scale", given[self.cfg], usual.sample_cfg), prediction=given[self.prediction],
             width=round(side * wide / 32) * 32, height=round(side * high / 32) * 32,
         )  # fmt: skip
 
     def draw(self, given: dict[Any, Any], progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008 - gradio looks here
         """Draw the mix, and the base alone unless it is known, and keep the picture. Raises `ImpastoError`."""
-        base = given[self.base].strip() or STARTER
+        base = typed(given[self.base])
         facts_of(base)
         self._leave_the_card_to_a_training()
         request, began = self.request(given), time.monotonic()
@@ -216,7 +221,7 @@ class PreviewTab:
             return {self.told: gr.skip()}
         return self.draw(given, progress)
 
-    def show_sheet(self, base: str, key: str, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
+    def show_sheet(self, base: str, prediction: str, key: str, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
         """Draw the style sheet of the first LoRA beside its file. Raises `ImpastoError`."""
         if not key:
             raise UsageError("Choose LoRA 1 first: the sheet shows that one.")
@@ -224,7 +229,7 @@ class PreviewTab:
         lora = shelf.find(self.desk.home, key)
         out = lora.path.with_name(f"{lora.path.stem}-sheet.png")
         advance = _advance(progress, "Drawing the sheet")
-        remarks = self.desk.previewer.sheet(base.strip() or STARTER, lora.path, out, 1, advance)
+        remarks = self.desk.previewer.sheet(typed(base), prediction, lora.path, out, advance)
         return {
             self.sheet: gr.update(value=str(self.desk.thumbnails.of(out, 2400)), visible=True),
             self.told: f"The style sheet is kept as {literal(str(out))}" + _said(remarks),
@@ -259,7 +264,7 @@ def _advance(progress: gr.Progress, doing: str) -> Any:
 
 
 def _usual(base: str) -> Settings:
-    return presets.load(presets.DEFAULT).settings(family_of(base.strip() or STARTER))
+    return presets.load(presets.DEFAULT).settings(family_of(typed(base)))
 
 
 def _whole(name: str, given: str | None, usual: int) -> int:

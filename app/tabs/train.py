@@ -14,11 +14,11 @@ from app import render
 from app.desk import Desk
 from app.form import Form
 from app.notice import told
-from app.tabs.bases import BasesPanel, base_choice
+from app.tabs.bases import BasesPanel, base_choice, typed
 from trainer import presets
 from trainer.errors import RunError
 from trainer.home import free_name, safe_name
-from trainer.sdxl.source import STARTER, facts_of, family_of, kept_as
+from trainer.sdxl.source import facts_of, family_of, kept_as
 from trainer.training.run import Run
 
 SETTINGS = ("steps", "rank", "unet_lr", "te1_lr", "te2_lr", "batch", "resolution", "seed", "checkpoint_every", "sample_every",
@@ -99,8 +99,8 @@ class TrainTab:
 
     def show_preset(self, preset: str, base: str) -> list[Any]:
         """The preset's values in the empty settings, and whom the LoRA will be for."""
-        family = family_of(base.strip() or STARTER)
-        return [*self.form.placeholders(preset, base.strip() or STARTER), gr.update(visible=family == "starter")]
+        family = family_of(typed(base))
+        return [*self.form.placeholders(preset, typed(base)), gr.update(visible=family == "starter")]
 
     def choose_dataset(self, name: str | None) -> Any:
         """Offer the datasets there are, `name` chosen."""
@@ -174,9 +174,9 @@ class TrainTab:
         return [(self.desk.thumbnails.of(path, 768), caption) for path, caption in found]
 
 
-def _base(given: str) -> str:
+def _base(given: str | None) -> str:
     """A base's source as the run keeps it: the process that reads it runs in another folder. Raises `BaseModelError`."""
-    source = given.strip() or STARTER
+    source = typed(given)
     facts_of(source)
     return kept_as(source)
 

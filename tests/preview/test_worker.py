@@ -31,7 +31,7 @@ class FakePreviewer:
         yield Drawn(1, 2)
         yield Drawn(2, 2, Image.new("RGB", (8, 8), (1, 2, 3)))
 
-    def remarks(self, loras: Sequence[LoraChoice], cache: Path) -> list[Remark]:
+    def remarks(self, loras: Sequence[LoraChoice], prediction: str, cache: Path) -> list[Remark]:
         return [Remark("note", f"{len(loras)} LoRAs, remembered in {cache.name}.")]
 
 

@@ -124,7 +124,7 @@ SMALLEST_RUNG = {"precision": "nf4", "recompute": "full"}
         ({"batch": 4}, 4.5, "With batch 1 it would need 4.3 GiB."),
         (SMALLEST_RUNG, 4.3, "With te1_lr and te2_lr at 0"),
         ({**SMALLEST_RUNG, "te1_lr": 0.0, "te2_lr": 0.0}, 2, "Close other programs that use the card"),
-        ({**SMALLEST_RUNG, "te1_lr": 0.0, "te2_lr": 0.0, "batch": 2, "resolution": 1536}, 4.4, "With resolution 1"),
+        ({**SMALLEST_RUNG, "te1_lr": 0.0, "te2_lr": 0.0, "batch": 2, "resolution": 1536}, 4.4, "With batch 1 and resolution 1"),
     ],
 )
 def test_what_to_do_where_nothing_fits(job: Any, settings: dict[str, Any], gib: float, advice: str) -> None:
@@ -133,6 +133,11 @@ def test_what_to_do_where_nothing_fits(job: Any, settings: dict[str, Any], gib: 
     assert rung(found) == ("nf4", "full")
     assert found.sentence.startswith("Does not fit: with an NF4 base and full recompute it needs ")
     assert advice in found.sentence
+
+
+def test_settings_that_leave_too_little_are_named_first(job: Any) -> None:
+    sentence = fit(job(precision="bf16"), card(8)).sentence
+    assert sentence.endswith("With precision and recompute at auto it would fit, with an 8-bit base and selective recompute.")
 
 
 def test_the_largest_bucket_decides_over_memory_and_the_mean_over_time(job: Any) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -26,6 +27,7 @@ from trainer.sdxl.sampler import Sampling, sample, to_picture
 from trainer.sdxl.source import Facts
 from trainer.sdxl.text import TextFeatures, aligned, encode_prompt, unconditional
 from trainer.sdxl.vae import free_bytes
+from trainer.settings import Prediction
 
 CPU = torch.device("cpu")
 ROOM = 3 * 2**29
@@ -93,10 +95,11 @@ class Previewer:
         """Make the base's weights those of this mix. Raises `LoraFileError`."""
         self._canvas.lay([Weighted(self.read(choice.path), choice.unet, choice.text) for choice in loras])
 
-    def remarks(self, loras: Sequence[LoraChoice], cache: Path) -> list[Remark]:
+    def remarks(self, loras: Sequence[LoraChoice], prediction: Literal["auto", Prediction], cache: Path) -> list[Remark]:
         """What to say of these LoRAs on this base, which may be read once for it. Raises `LoraFileError`."""
+        facts = self.base.facts.overruled("auto", prediction)
         heard = [choice.path for choice in loras if choice.unet or choice.text]
-        return remarks(self.base.facts, [(path.stem, self.read(path).metadata) for path in heard], cache)
+        return remarks(facts, [(path.stem, self.read(path).metadata) for path in heard], cache)
 
     def draw(self, request: Request) -> Iterator[Drawn]:
         """Yield after every step; the last one carries the picture. Raises `LoraFileError`, `DrawingError`."""
@@ -118,7 +121,8 @@ class Previewer:
         self.lay(request.loras)
         prompt, negative = self._conditions(request)
         how = Sampling(request.width, request.height, request.steps, request.cfg, (request.seed,))
-        for step, latents in enumerate(sample(self.base, prompt, negative, how), start=1):
+        base = self.base.predicting(request.prediction)
+        for step, latents in enumerate(sample(base, prompt, negative, how), start=1):
             picture = None
             if step == request.steps:
                 with self._visit(self.base.vae):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -13,6 +14,7 @@ from trainer.presets import DEFAULT, load
 from trainer.preview.previewer import Previewer
 from trainer.recipe import LoraChoice, Request
 from trainer.sdxl.prompt import literal
+from trainer.settings import Prediction
 
 WEIGHTS = (0.0, 0.5, 1.0)
 PROMPTS: dict[str, tuple[str, ...]] = {
@@ -49,7 +51,9 @@ class Sheet:
     picture: Image.Image | None = None
 
 
-def draw_sheet(previewer: Previewer, path: Path, seed: int = 1) -> Iterator[Sheet]:
+def draw_sheet(
+    previewer: Previewer, path: Path, seed: int = 1, prediction: Literal["auto", Prediction] = "auto"
+) -> Iterator[Sheet]:
     """Draw the sheet of a LoRA file; columns are prompts, rows are weights. Raises `LoraFileError`.
 
     The base's row is drawn without the trigger word, which the base does not know: it shows what the LoRA started from.
@@ -66,7 +70,7 @@ def draw_sheet(previewer: Previewer, path: Path, seed: int = 1) -> Iterator[Shee
             asked = with_trigger(prompt, literal(lora.trigger)) if weight else prompt
             request = Request(
                 prompt=asked, seed=seed + number, steps=starting.sample_steps, cfg=starting.sample_cfg,
-                width=side, height=side, loras=(LoraChoice(path, weight, weight),),
+                width=side, height=side, loras=(LoraChoice(path, weight, weight),), prediction=prediction,
             )  # fmt: skip
             row.append(previewer.picture(request))
             yield Sheet(sum(map(len, cells)), len(WEIGHTS) * len(prompts))

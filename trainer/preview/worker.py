@@ -1,7 +1,7 @@
 """The previewer's process: requests come as lines of JSON on stdin, answers go as lines of JSON to stdout.
 
     {"do": "draw", "base": SOURCE, "request": {…}, "out": PNG, "cache": FOLDER}          a picture
-    {"do": "sheet", "base": SOURCE, "lora": FILE, "out": PNG, "seed": N, "cache": FOLDER}  a style sheet
+    {"do": "sheet", "base": SOURCE, "prediction": "auto", "lora": FILE, "out": PNG, "seed": N, "cache": FOLDER}  a style sheet
     {"do": "quit"}
 
     {"is": "step", "done": 3, "total": 20}    as often as there is something to tell
@@ -25,6 +25,7 @@ from trainer.errors import ImpastoError, UsageError
 from trainer.preview.previewer import Previewer
 from trainer.preview.sheet import draw_sheet
 from trainer.recipe import LoraChoice, Request, infotext, write_png
+from trainer.sdxl.origin import Remark
 
 Answer = dict[str, Any]
 
@@ -57,20 +58,19 @@ class Studio:
             yield {"is": "step", "done": drawn.step, "total": drawn.steps}
             if drawn.picture:
                 write_png(out, drawn.picture, infotext(request, asked["base"]))
-        yield self._done(asked, previewer, request.loras)
+        yield self._done(asked, previewer.remarks(request.loras, request.prediction, Path(asked["cache"])))
 
     def _sheet(self, asked: Mapping[str, Any]) -> Iterator[Answer]:
         lora, out, previewer = Path(asked["lora"]), Path(asked["out"]), self.previewer(asked["base"])
-        for sheet in draw_sheet(previewer, lora, asked["seed"]):
+        for sheet in draw_sheet(previewer, lora, asked["seed"], asked["prediction"]):
             yield {"is": "step", "done": sheet.done, "total": sheet.total}
             if sheet.picture:
                 write_png(out, sheet.picture, f"Style sheet of {lora.name}, seeds from {asked['seed']}")
-        yield self._done(asked, previewer, [LoraChoice(lora)])
+        yield self._done(asked, previewer.remarks([LoraChoice(lora)], asked["prediction"], Path(asked["cache"])))
 
     @staticmethod
-    def _done(asked: Mapping[str, Any], previewer: Previewer, loras: Sequence[LoraChoice]) -> Answer:
-        remarks = [asdict(remark) for remark in previewer.remarks(loras, Path(asked["cache"]))]
-        return {"is": "done", "out": asked["out"], "remarks": remarks}
+    def _done(asked: Mapping[str, Any], remarks: Sequence[Remark]) -> Answer:
+        return {"is": "done", "out": asked["out"], "remarks": [asdict(remark) for remark in remarks]}
 
 
 def serve(lines: Iterable[str], studio: Studio) -> Iterator[Answer]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -55,6 +55,11 @@ class Base(Models):
     def prediction(self) -> Prediction:
         """What the U-Net answers with."""
         return self.facts.prediction
+
+    def predicting(self, prediction: Literal["auto", Prediction]) -> Base:
+        """The same models, for a person who knows better what they predict."""
+        facts = self.facts.overruled("auto", prediction)
+        return replace(self, facts=facts, scheduler=_scheduler(self.scheduler, facts))
 
     @property
     def precision(self) -> Precision:

@@ -192,6 +192,9 @@ def _ladder(job: Job, machine: Machine) -> tuple[Option, ...]:
 
 def _advice(job: Job, machine: Machine, rung: Rung) -> str:
     """What a person could do, as a sentence: the first change that is enough."""
+    freed = replace(job, settings=job.settings.model_copy(update={"precision": "auto", "recompute": "auto"}))
+    if freed != job and (found := fit(freed, machine)).fits:
+        return f"With precision and recompute at auto it would fit, {found.chosen.rung}."
     for change, smaller in _smaller(job):
         needs = smaller.option(rung, machine).needs.total
         if needs <= machine.free:
@@ -202,13 +205,13 @@ def _advice(job: Job, machine: Machine, rung: Rung) -> str:
 
 def _smaller(job: Job) -> Iterator[tuple[str, Job]]:
     """Changes that make a training smaller and its result another, the gentlest first."""
-    settings = job.settings
-    if settings.batch > 1:
-        yield "batch 1", replace(job, settings=settings.model_copy(update={"batch": 1}))
-    if settings.unet_lr and (settings.te1_lr or settings.te2_lr):
-        without = settings.model_copy(update={"batch": 1, "te1_lr": 0.0, "te2_lr": 0.0})
-        yield "te1_lr and te2_lr at 0, which leaves the text encoders alone,", replace(job, settings=without)
-    for resolution in range((settings.resolution - 1) // 64 * 64, SMALLEST - 1, -64):
-        share = (resolution / settings.resolution) ** 2
-        one = settings.model_copy(update={"batch": 1})
-        yield f"resolution {resolution}", replace(job, settings=one, largest=int(job.largest * share))
+    one = job.settings.model_copy(update={"batch": 1})
+    also = "batch 1 and " if job.settings.batch > 1 else ""
+    if also:
+        yield "batch 1", replace(job, settings=one)
+    if one.unet_lr and (one.te1_lr or one.te2_lr):
+        without = one.model_copy(update={"te1_lr": 0.0, "te2_lr": 0.0})
+        yield f"{also}te1_lr and te2_lr at 0, which leaves the text encoders alone,", replace(job, settings=without)
+    for resolution in range((one.resolution - 1) // 64 * 64, SMALLEST - 1, -64):
+        share = (resolution / one.resolution) ** 2
+        yield f"{also}resolution {resolution}", replace(job, settings=one, largest=int(job.largest * share))

@@ -41,7 +41,7 @@ def given(tab: PreviewTab, *mix: tuple[str, float, float], **chosen: Any) -> dic
     """The tab's inputs with this mix, and what else is `chosen`."""
     values: dict[Any, Any] = {
         tab.prompt: "a house", tab.negative: "", tab.seed: "1", tab.steps: "", tab.cfg: "", tab.shape: "square",
-        tab.base: "starter", tab.together: True, tab.live: True,
+        tab.base: "starter", tab.prediction: "auto", tab.together: True, tab.live: True,
     }  # fmt: skip
     for number, slot in enumerate(tab.slots):
         key, unet, text = mix[number] if number < len(mix) else ("", 1, 1)
@@ -105,7 +105,7 @@ def test_nothing_is_drawn_while_a_training_has_the_card(
     with pytest.raises(RunError, match="ink is being trained"):
         tab.draw(given(tab))
     with pytest.raises(RunError, match="ink is being trained"):
-        tab.show_sheet("starter", "loras/ink.safetensors")
+        tab.show_sheet("starter", "auto", "loras/ink.safetensors")
     assert drawn == []
 
 
@@ -142,4 +142,4 @@ def test_what_is_gone_is_no_longer_offered(tab: PreviewTab, desk: Desk) -> None:
     with pytest.raises(LoraFileError):
         tab.request(given(tab, ("ink", 1, 1)))
     with pytest.raises(UsageError, match="Choose LoRA 1"):
-        tab.show_sheet("starter", "")
+        tab.show_sheet("starter", "auto", "")
