@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 import gradio as gr
 
 from trainer import presets
-from trainer.sdxl.source import family_of
+from trainer.bases.source import family_of
 from trainer.settings import Settings
 
 Field = Any  # a Textbox, or a Dropdown: Gradio has no types

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import trainer
+from trainer.bases.origin import Remark
 from trainer.errors import ImpastoError, RunError, storing
 from trainer.home import Home
 from trainer.recipe import Request
-from trainer.sdxl.origin import Remark
 from trainer.training.run import Run
 
 Advance = Callable[[int, int], None]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.bases.source import STARTER
 from trainer.errors import ImpastoError, LoraFileError
 from trainer.home import Home, safe_name
-from trainer.sdxl.source import STARTER
 from trainer.tensorfile import read_header
 from trainer.training.run import Run
 

@@ -17,21 +17,21 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"settings"}),
     frozenset({"recipe"}),
     frozenset({"presets"}),
-    frozenset({"data", "lora", "sdxl"}),
+    frozenset({"data", "lora", "bases", "sdxl"}),
     frozenset({"training", "preview"}),
     frozenset({"commands"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
-"""Rooms of `trainer/` from the ground up: each may import from those below it, and `data`, `lora`, `sdxl` as said next."""
+"""Rooms of `trainer/` from the ground up: each may import from those below it, and those of one level as said next."""
 
-BESIDE = {("sdxl", "lora")}
+BESIDE = {("bases", "lora"), ("sdxl", "lora"), ("sdxl", "bases")}
 """Rooms of one level of which the first may import the second."""
 
 WITHOUT_TORCH = (
     "errors", "home", "tensorfile", "settings", "presets", "recipe", "commands", "cli",
     "data.intake", "data.captions", "data.dataset", "data.buckets", "lora.keys",
-    "sdxl.kinds", "sdxl.names", "sdxl.prompt", "sdxl.source", "sdxl.hub", "sdxl.layout", "sdxl.origin",
+    "bases.kinds", "bases.library", "bases.names", "sdxl.prompt", "bases.source", "bases.hub", "bases.layout", "bases.origin",
     "sdxl.counts", "sdxl.memory", "training.fit", "training.machine", "training.outlook",
     "training.run", "training.events", "training.progress", "training.plan",
 )  # fmt: skip

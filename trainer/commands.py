@@ -21,8 +21,8 @@ from trainer.tensorfile import read_header
 from trainer.training.run import Run
 
 if TYPE_CHECKING:
+    from trainer.bases.source import Facts
     from trainer.data.dataset import Dataset
-    from trainer.sdxl.source import Facts
     from trainer.settings import Settings
 
 STARTER_NOTE = "This LoRA is only for the starter base: it does nothing useful in SDXL."
@@ -33,7 +33,7 @@ Result = dict[str, Any]
 
 def train(asked: Asked, home: Home) -> Result:
     """`impasto train`."""
-    from trainer.sdxl.source import kept_as
+    from trainer.bases.source import kept_as
 
     _, _, settings = _asked_training(asked)
     return _trained(Run.create(asked.out, asked.dataset, kept_as(asked.base), asked.preset, settings), home)
@@ -55,8 +55,8 @@ def told_plan(result: Result) -> list[str]:
 
 def _asked_training(asked: Asked) -> tuple[Dataset, Facts, Settings]:
     """The dataset, the base and the settings that a command line names."""
+    from trainer.bases.source import facts_of
     from trainer.data.dataset import Dataset
-    from trainer.sdxl.source import facts_of
 
     dataset = Dataset.open(asked.dataset).for_training()
     facts = facts_of(asked.base)
@@ -119,7 +119,7 @@ def sheet(asked: Asked, home: Home) -> Result:
 
 def bases(asked: Asked, home: Home) -> Result:
     """`impasto bases`."""
-    from trainer.sdxl.bases import Bases
+    from trainer.bases.library import Bases
 
     library = Bases(home)
     for folder in asked.add:
@@ -142,9 +142,9 @@ def inspect(asked: Asked, home: Home) -> Result:
 
 def _inspected(path: Path) -> Result:
     """What a file is: a LoRA, or else a base. Raises `LoraFileError`, `BaseModelError`."""
+    from trainer.bases.kinds import SDXL, kind_of
+    from trainer.bases.source import facts_at
     from trainer.lora.file import LoraFile, summary
-    from trainer.sdxl.kinds import SDXL, kind_of
-    from trainer.sdxl.source import facts_at
 
     if path.is_dir() or kind_of(read_header(path, LoraFileError).tensors) is SDXL:
         return _facts(facts_at(str(path), path))

@@ -1,6 +1,6 @@
 """The choice of a base model, and the panel that names the folders in which bases are looked for.
 
-Knows what `trainer.sdxl.bases` tells of files; loads none.
+Knows what `trainer.bases.library` tells of files; loads none.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import gradio as gr
 
 from app.desk import Desk
 from app.notice import literal, told
+from trainer.bases.library import Bases, Found
+from trainer.bases.source import STARTER, Facts
 from trainer.errors import ImpastoError, UsageError
 from trainer.home import Home
-from trainer.sdxl.bases import Bases, Found
-from trainer.sdxl.source import STARTER, Facts
 
 OFFERED_FIRST = (f"{STARTER} (comes with Impasto)", STARTER)
 

@@ -20,12 +20,12 @@ from app.desk import Desk
 from app.notice import literal, told
 from app.tabs.bases import base_choice, typed
 from trainer import presets
+from trainer.bases.origin import Remark
+from trainer.bases.source import facts_of, family_of
 from trainer.errors import RunError, UsageError
 from trainer.home import free_name
 from trainer.recipe import LoraChoice, Request
-from trainer.sdxl.origin import Remark
 from trainer.sdxl.prompt import literal as literal_prompt
-from trainer.sdxl.source import facts_of, family_of
 from trainer.settings import Settings
 
 ROWS = 4

@@ -16,9 +16,9 @@ from app.form import Form
 from app.notice import told
 from app.tabs.bases import BasesPanel, base_choice, typed
 from trainer import presets
+from trainer.bases.source import facts_of, family_of, kept_as
 from trainer.errors import RunError
 from trainer.home import free_name, safe_name
-from trainer.sdxl.source import facts_of, family_of, kept_as
 from trainer.training.run import Run
 
 SETTINGS = ("steps", "rank", "unet_lr", "te1_lr", "te2_lr", "batch", "resolution", "seed", "checkpoint_every", "sample_every",

@@ -11,10 +11,10 @@ import pytest
 
 from app import jobs
 from app.jobs import Previewer, PreviewError, Trainings, launch
+from trainer.bases.origin import Remark
 from trainer.errors import RunError
 from trainer.home import Home
 from trainer.recipe import Request
-from trainer.sdxl.origin import Remark
 from trainer.settings import validated
 from trainer.training.run import Run
 

@@ -13,11 +13,11 @@ from typing import Any, cast
 import pytest
 from PIL import Image
 
+from trainer.bases.origin import Remark
 from trainer.errors import BaseModelError, LoraFileError
 from trainer.preview.previewer import Drawn, Previewer
 from trainer.preview.worker import Studio, serve
 from trainer.recipe import LoraChoice, Request
-from trainer.sdxl.origin import Remark
 
 SMALL = Request(prompt="a red house", seed=3, steps=2, width=64, height=64)
 

@@ -124,7 +124,7 @@ def test_a_base_of_another_kind_is_refused(copy: Path) -> None:
         block_out_channels=(8, 8), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), norm_num_groups=4,
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=8, attention_head_dim=4, layers_per_block=1,
     ).save_pretrained(copy / "unet")  # fmt: skip
-    with pytest.raises(BaseModelError, match="is not an SDXL base"):
+    with pytest.raises(BaseModelError, match="is not SDXL but a model for"):
         loaded(copy)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from trainer.bases.source import facts_of
 from trainer.home import shipped
 from trainer.sdxl import counts
 from trainer.sdxl.counts import Count, Counts, Subject, configs_of
-from trainer.sdxl.source import facts_of
 
 STARTER = Subject(shipped("assets", "starter"), ("unet",), rank=4, side=64, half=False)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import save_dataset, short_run
+from trainer.bases.fingerprint import fingerprint, recall
+from trainer.bases.origin import Identity, Origin
+from trainer.bases.source import facts_of
 from trainer.data.dataset import Dataset
 from trainer.errors import LoraFileError
 from trainer.home import Home
-from trainer.sdxl.fingerprint import fingerprint, recall
-from trainer.sdxl.origin import Identity, Origin
-from trainer.sdxl.source import facts_of
 from trainer.tensorfile import read_header
 from trainer.training.loop import train
 from trainer.training.metadata import describe

@@ -16,15 +16,15 @@ import torch
 from PIL import Image
 from torch import nn
 
+from trainer.bases.fingerprint import remarks
+from trainer.bases.origin import Remark
+from trainer.bases.source import Facts
 from trainer.errors import DrawingError
 from trainer.lora.file import LoraFile
 from trainer.lora.mix import Canvas, Weighted
 from trainer.recipe import LoraChoice, Request
 from trainer.sdxl.base import Base, best_device, drawing_dtype, load_base
-from trainer.sdxl.fingerprint import remarks
-from trainer.sdxl.origin import Remark
 from trainer.sdxl.sampler import Sampling, sample, to_picture
-from trainer.sdxl.source import Facts
 from trainer.sdxl.text import TextFeatures, aligned, encode_prompt, unconditional
 from trainer.sdxl.vae import free_bytes
 from trainer.settings import Prediction

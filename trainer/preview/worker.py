@@ -21,11 +21,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from trainer.bases.origin import Remark
 from trainer.errors import ImpastoError, UsageError
 from trainer.preview.previewer import Previewer
 from trainer.preview.sheet import draw_sheet
 from trainer.recipe import LoraChoice, Request, infotext, write_png
-from trainer.sdxl.origin import Remark
 
 Answer = dict[str, Any]
 

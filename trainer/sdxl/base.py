@@ -16,11 +16,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from trainer.bases import folder, hub, single
+from trainer.bases.models import Models
+from trainer.bases.source import Facts, facts_at, facts_of
 from trainer.lora.keys import Component
-from trainer.sdxl import folder, hub, single
-from trainer.sdxl.models import Models
 from trainer.sdxl.quantise import Packing, precision_of, quantise
-from trainer.sdxl.source import Facts, facts_at, facts_of
 from trainer.sdxl.vae import decode, encode
 from trainer.settings import Family, Precision, Prediction
 

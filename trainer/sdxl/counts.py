@@ -14,11 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from trainer.bases.source import CONFIGS as SDXL_CONFIGS
+from trainer.bases.source import Facts
 from trainer.errors import storing
 from trainer.home import write_atomically
 from trainer.lora.keys import Component
-from trainer.sdxl.source import CONFIGS as SDXL_CONFIGS
-from trainer.sdxl.source import Facts
 from trainer.settings import Precision, Recompute
 
 Part = Literal["unet", "te1", "te2", "vae"]

@@ -1,8 +1,9 @@
 """Whether a training fits, before it starts: the ladder of what can be done about memory, and the least slow rung that fits.
 
-A rung is how the base is kept and what is computed twice. The ladder is ordered by predicted time, and a rung that is both
-slower and larger than another is left out. What changes the result (text encoders left alone, smaller pictures) is never
-chosen here, only offered in a sentence. Knows no torch.
+A rung is how the base is kept and what is computed twice. Rungs that keep the base as it is come before those that round it
+to 8 and then to 4 bits; within these, they are ordered by predicted time, and a rung that needs no less than one before it is
+left out. What changes the task (text encoders left alone, smaller pictures) is never chosen here, only offered in a sentence.
+Knows no torch.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import get_args
 
+from trainer.bases.source import Facts
 from trainer.errors import RunError
 from trainer.lora.keys import COMPONENTS, Component
 from trainer.sdxl.counts import Counts, Subject, configs_of
 from trainer.sdxl.memory import DrawingNeeds, Needs, drawing_needs, step_count, training_needs
-from trainer.sdxl.source import Facts
 from trainer.settings import Precision, Recompute, Settings
 from trainer.training.machine import Machine
 from trainer.training.plan import Plan
 
-_KEPT = {"fp32": "in fp32", "bf16": "in bf16", "fp16": "in fp16", "int8": "with an 8-bit base", "nf4": "with an NF4 base"}
-_RECOMPUTED = {"none": "without recompute", "selective": "and selective recompute", "full": "and full recompute"}
+_KEPT = {"fp32": "in fp32", "bf16": "in bf16", "fp16": "in fp16", "int8": "on an 8-bit base", "nf4": "on an NF4 base"}
+_RECOMPUTED = {"none": "without recompute", "selective": "with selective recompute", "full": "with full recompute"}
 SMALLEST = 512
 """Smallest resolution that is offered: below it SDXL draws badly."""
 
@@ -39,8 +40,8 @@ class Rung:
         return f"{_KEPT[self.precision]} {_RECOMPUTED[self.recompute]}"
 
 
-_COARSE = Rung("nf4", "none")
-"""Not taken by itself, though it may be faster than a rung of 16 bits with recompute: rounding to 4 bits shows."""
+_ROUNDING: tuple[Precision, ...] = ("int8", "nf4")
+"""How the base may be rounded where it must be, the gentler way first."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,9 @@ class Job:
     def rungs(self, native: Precision) -> list[Rung]:
         """What the settings leave to choose from."""
         asked = self.settings
-        precisions: list[Precision] = [native, "int8", "nf4"] if asked.precision == "auto" else [asked.precision]
+        precisions: list[Precision] = [native, *_ROUNDING] if asked.precision == "auto" else [asked.precision]
         hows: list[Recompute] = list(get_args(Recompute)) if asked.recompute == "auto" else [asked.recompute]
-        ours = asked.precision == asked.recompute == "auto"
-        rungs = [Rung(precision, how) for precision in precisions for how in hows]
-        return [rung for rung in rungs if not (ours and rung == _COARSE)]
+        return [Rung(precision, how) for precision in precisions for how in hows]
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class Fit:
 
     @cached_property
     def ladder(self) -> tuple[Option, ...]:
-        """Every rung worth taking, the fastest and largest first."""
+        """Every rung worth taking, the largest and most exact first."""
         return _ladder(self.job, self.machine)
 
     @property
@@ -179,9 +178,10 @@ def size(of: float) -> str:
 
 
 def _ladder(job: Job, machine: Machine) -> tuple[Option, ...]:
+    rungs = job.rungs(machine.native)
+    order = {precision: number for number, precision in enumerate(dict.fromkeys(rung.precision for rung in rungs))}
     options = sorted(
-        (job.option(rung, machine) for rung in job.rungs(machine.native)),
-        key=lambda option: (option.seconds, option.needs.total),
+        (job.option(rung, machine) for rung in rungs), key=lambda option: (order[option.rung.precision], option.seconds)
     )
     worth: list[Option] = []
     for option in options:

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import torch
 
+from trainer.bases import hub
+from trainer.bases.fingerprint import origin_of
+from trainer.bases.source import Facts, facts_of
 from trainer.data.cache import Encoded as EncodedPicture
 from trainer.data.cache import LatentCache
 from trainer.data.captions import with_trigger
@@ -23,12 +26,9 @@ from trainer.errors import PictureError, RunError
 from trainer.home import Home
 from trainer.lora import file
 from trainer.lora.adapter import Adapter
-from trainer.sdxl import hub
 from trainer.sdxl.base import Base, best_device, load_base, located, training_dtype
-from trainer.sdxl.fingerprint import origin_of
 from trainer.sdxl.quantise import packing_of
 from trainer.sdxl.recompute import recompute
-from trainer.sdxl.source import Facts, facts_of
 from trainer.sdxl.text import encode_text
 from trainer.training import checkpoint, diffusion, metadata, optim
 from trainer.training.events import (

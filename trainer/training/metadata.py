@@ -7,7 +7,7 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from trainer import __version__
-from trainer.sdxl.origin import Origin
+from trainer.bases.origin import Origin
 from trainer.settings import Precision
 from trainer.training.plan import Plan
 from trainer.training.run import Run

@@ -7,10 +7,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from trainer.bases.source import Facts
 from trainer.data.dataset import Dataset
 from trainer.home import Home
 from trainer.sdxl.memory import reserve
-from trainer.sdxl.source import Facts
 from trainer.settings import Settings
 from trainer.training.fit import Fit, Job, Option, Rung, draw_fit, fit, size
 from trainer.training.machine import Machine, example, machine_of, parse_memory

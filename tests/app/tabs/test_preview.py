@@ -8,9 +8,9 @@ from app.jobs import Advance, Previewer
 from app.tabs.preview import PreviewTab
 from tests.app.conftest import in_blocks
 from tests.app.test_shelf import write_header
+from trainer.bases.origin import Remark
 from trainer.errors import LoraFileError, RunError, UsageError
 from trainer.recipe import LoraChoice, Request
-from trainer.sdxl.origin import Remark
 from trainer.training.run import Run
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
+from trainer.bases.source import Facts, facts_at
 from trainer.errors import BaseModelError, UsageError, storing
 from trainer.home import Home, write_atomically
-from trainer.sdxl.source import Facts, facts_at
 
 _FORMS = (".safetensors", ".ckpt")
 """Files that are looked at: pickles are listed too, with what to do about them."""

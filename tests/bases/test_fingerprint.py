@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import checkpoint
+from trainer.bases import fingerprint as module
+from trainer.bases.fingerprint import MEMORY, NO_FILE, fingerprint, identify, origin_of, recall, remarks, short_hash
+from trainer.bases.origin import Identity, Origin
+from trainer.bases.source import Facts
 from trainer.errors import BaseModelError
 from trainer.home import Home
-from trainer.sdxl import fingerprint as module
-from trainer.sdxl.fingerprint import MEMORY, NO_FILE, fingerprint, identify, origin_of, recall, remarks, short_hash
-from trainer.sdxl.origin import Identity, Origin
-from trainer.sdxl.source import Facts
 
 Change = Callable[[str, torch.Tensor], torch.Tensor]
 

@@ -24,10 +24,10 @@ from safetensors.torch import load_file, save, save_file
 
 from tests.tiny import save_base, short_run
 from trainer import cli
+from trainer.bases import hub
+from trainer.bases.hub import cached, fetch, is_hub_source
 from trainer.errors import BaseModelError, LoraFileError, StorageError
 from trainer.home import Home
-from trainer.sdxl import hub
-from trainer.sdxl.hub import cached, fetch, is_hub_source
 from trainer.tensorfile import read_header
 from trainer.training.events import Fetched
 from trainer.training.loop import train
@@ -288,7 +288,7 @@ def test_a_login_page_is_not_taken_for_a_model(
 
 def test_a_process_that_is_killed_has_not_downloaded_in_vain(server: FakeHub, tmp_path: Path) -> None:
     server.hold = 9_000
-    told = "import sys; from trainer.sdxl.hub import fetch; print(fetch('owner/base'))"
+    told = "import sys; from trainer.bases.hub import fetch; print(fetch('owner/base'))"
     environment = {**os.environ, "HF_ENDPOINT": constants.ENDPOINT, "HF_HUB_CACHE": str(tmp_path / "cache")}
     environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
     child = subprocess.Popen([sys.executable, "-c", told], cwd=ROOT, env=environment)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from trainer.sdxl.source import Facts, family_named
+from trainer.bases.source import Facts, family_named
 from trainer.settings import Family, Prediction
 
 VERSIONS: dict[bool, str] = {True: "impasto_starter", False: "sdxl_base_v1-0"}

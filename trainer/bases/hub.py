@@ -32,10 +32,10 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status
 
+from trainer.bases.kinds import SDXL, kind_of
+from trainer.bases.layout import INDEX, UNET_CONFIG, missing, names_in, needed, refusal
 from trainer.errors import BaseModelError, StorageError, storage_reason
 from trainer.home import write_atomically
-from trainer.sdxl.kinds import SDXL, kind_of
-from trainer.sdxl.layout import INDEX, UNET_CONFIG, missing, names_in, needed, refusal
 from trainer.tensorfile import TensorInfo
 
 MARGIN = 2**30

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.sdxl.origin import Identity, Origin, Remark, compare
-from trainer.sdxl.source import Facts
+from trainer.bases.origin import Identity, Origin, Remark, compare
+from trainer.bases.source import Facts
 
 SEEN = Identity("a" * 64, "b" * 64, "12345678")
 UNSEEN = Identity("c" * 64, "d" * 64, "87654321")

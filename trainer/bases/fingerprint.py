@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from trainer.bases import single
+from trainer.bases.layout import names_in, weights
+from trainer.bases.origin import UNREAD, Identity, Origin, Remark, compare
+from trainer.bases.source import Facts
 from trainer.errors import BaseModelError
 from trainer.home import write_atomically
 from trainer.lora.keys import Component
-from trainer.sdxl import single
-from trainer.sdxl.layout import names_in, weights
-from trainer.sdxl.origin import UNREAD, Identity, Origin, Remark, compare
-from trainer.sdxl.source import Facts
 
 FOLDERS: dict[Component, str] = {"unet": "unet", "te1": "text_encoder", "te2": "text_encoder_2"}
 """Where a diffusers folder keeps the parts that a LoRA may change."""

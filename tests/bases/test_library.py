@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.sdxl.test_source import header_only
+from tests.bases.test_source import header_only
+from trainer.bases.library import Bases
 from trainer.errors import BaseModelError, UsageError
 from trainer.home import Home
-from trainer.sdxl.bases import Bases
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from tests import checkpoint
 from tests.tiny import starter_like
+from trainer.bases.source import STARTER, Facts, facts_of, family_of, kept_as, name_of, place_of
 from trainer.errors import BaseModelError
 from trainer.home import shipped
-from trainer.sdxl.source import STARTER, Facts, facts_of, family_of, kept_as, name_of, place_of
 from trainer.settings import Family, Prediction
 
 

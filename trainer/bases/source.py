@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from trainer.bases import hub, layout
+from trainer.bases.kinds import SDXL, kind_of
 from trainer.errors import BaseModelError
 from trainer.home import shipped
-from trainer.sdxl import hub, layout
-from trainer.sdxl.kinds import SDXL, kind_of
 from trainer.settings import Family, Prediction
 from trainer.tensorfile import read_header
 

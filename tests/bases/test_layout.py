@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.sdxl.layout import missing, names_in, needed, refusal, weights
+from trainer.bases.layout import missing, names_in, needed, refusal, weights
 
 CONFIGS = [
     "model_index.json", "scheduler/scheduler_config.json",

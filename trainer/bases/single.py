@@ -17,10 +17,10 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 from transformers.initialization import no_init_weights
 
+from trainer.bases import folder, source
+from trainer.bases.models import Models
+from trainer.bases.names import How, Part, weights_of
 from trainer.errors import BaseModelError
-from trainer.sdxl import folder, source
-from trainer.sdxl.models import Models
-from trainer.sdxl.names import How, Part, weights_of
 from trainer.tensorfile import read_header
 
 _TOKENIZER = {"model_max_length": 77, "pad_token": "<|endoftext|>"}

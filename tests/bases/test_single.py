@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from tests import checkpoint
+from trainer.bases import single, source
+from trainer.bases.names import weights_of
+from trainer.bases.single import empty
+from trainer.bases.source import facts_of
 from trainer.errors import BaseModelError
 from trainer.home import shipped
 from trainer.preview.previewer import Previewer
 from trainer.recipe import Request
-from trainer.sdxl import single, source
 from trainer.sdxl.base import Base, load_base
-from trainer.sdxl.names import weights_of
-from trainer.sdxl.single import empty
-from trainer.sdxl.source import facts_of
 
 CPU = torch.device("cpu")
 REQUEST = Request(prompt="a watercolor painting of a cat", seed=3, steps=2, cfg=4.0, width=64, height=64)
@@ -141,7 +141,7 @@ socket.socket.connect = refuse
 socket.getaddrinfo = refuse
 from pathlib import Path
 import torch
-from trainer.sdxl import source
+from trainer.bases import source
 from trainer.sdxl.base import load_base
 source.CONFIGS = Path(sys.argv[2])
 base = load_base(sys.argv[1], torch.device("cpu"), torch.float32)

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from tests import checkpoint
+from trainer.bases.source import facts_of
 from trainer.errors import BaseModelError
-from trainer.sdxl.source import facts_of
 
 Table = dict[str, tuple[int, ...]]
 

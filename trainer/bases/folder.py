@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from trainer.bases import layout
+from trainer.bases.models import Models
+from trainer.bases.names import Part
 from trainer.errors import BaseModelError
-from trainer.sdxl import layout
-from trainer.sdxl.models import Models
-from trainer.sdxl.names import Part
 
 transformers_logging.disable_progress_bar()  # its bars for half a second of loading only hide ours
 
