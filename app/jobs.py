@@ -40,9 +40,32 @@ def launch(arguments: Sequence[str], log: Path, stdin: int, stdout: int | IO[byt
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as told:
             if sys.platform == "win32":
-                flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
+                flags = _no_window() | subprocess.CREATE_NEW_PROCESS_GROUP
                 return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=told, cwd=_ROOT, creationflags=flags)
             return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=told, cwd=_ROOT, start_new_session=True)
+
+
+def _no_window() -> int:
+    """What keeps Windows from opening a console for a child."""
+    if sys.platform == "win32":
+        return subprocess.CREATE_NO_WINDOW
+    return 0
+
+
+class CommandError(ImpastoError):
+    """A command of the engine said what went wrong."""
+
+
+def ask(home: Home, arguments: Sequence[str]) -> dict[str, Any]:
+    """Run a command of the engine to its end; its result. Raises `CommandError` with the command's own sentence."""
+    command = [sys.executable, "-m", "trainer", "--home", str(home.root), *arguments, "--json"]
+    done = subprocess.run(
+        command, cwd=_ROOT, capture_output=True, encoding="utf-8", errors="replace", check=False, creationflags=_no_window()
+    )
+    if done.returncode != 0:
+        raise CommandError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "The command ended without a word.")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
 
 
 class Trainings:
@@ -123,6 +146,14 @@ class Previewer:
         """Draw a LoRA's style sheet to `out`; what there is to say of it on this base. Raises `PreviewError`."""
         asked = {"do": "sheet", "base": base, "prediction": prediction, "lora": str(lora), "out": str(out), "seed": 1}
         return self._ask(asked, advance)
+
+    def rest(self) -> None:
+        """End the process unless it is drawing: the card's memory is to be measured."""
+        if self._turn.acquire(blocking=False):
+            try:
+                self.unload()
+            finally:
+                self._turn.release()
 
     def unload(self) -> None:
         """End the process, and what it is drawing; the next request starts another."""

@@ -5,11 +5,12 @@ Markup is made from numbers alone; text that people or files gave goes into Mark
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from app.notice import literal
+from trainer.training.outlook import told_outlook
 from trainer.training.progress import Progress
 from trainer.training.run import Run
 
@@ -65,6 +66,13 @@ def status(run: Run, progress: Progress, now: Situation) -> str:
                 f"### {name} was interrupted\nIts process ended without a word, after {step}. "
                 f"*Resume* goes on from the last checkpoint. What the process printed is in {log}."
             )
+
+
+def outlook(result: Mapping[str, Any]) -> str:
+    """What `impasto plan` says: the verdict, then the rest, its table as a list."""
+    rest = [line for line in told_outlook(dict(result)) if line != result["sentence"]]
+    shown = [f"- {literal(line)}" if line.startswith("  ") else f"\n{literal(line)}\n" for line in rest]
+    return "\n".join([f"**{literal(result['sentence'])}**", *shown])
 
 
 def _pace(progress: Progress) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.bases.origin import STARTER_VERSION
 from trainer.bases.source import STARTER
 from trainer.errors import ImpastoError, LoraFileError
 from trainer.home import Home, safe_name
@@ -33,7 +34,7 @@ class Entry:
     @property
     def only_starter(self) -> bool:
         """Whether the file is made for the starter base. Raises `LoraFileError`."""
-        return self._metadata.get("ss_base_model_version") == "impasto_starter"
+        return self._metadata.get("ss_base_model_version") == STARTER_VERSION
 
     @property
     def _metadata(self) -> Mapping[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from app.tabs.train import TrainTab
 from trainer import __version__
 from trainer.home import Home, shipped
 
-PULSE = 2.0
+PULSE = 3.0
 """Seconds between two signs of life of the page, see `_keep_listening`."""
 
 CACHE_AGE = (3600, 86400)
@@ -70,12 +72,19 @@ def build(home: Home) -> tuple[Desk, gr.Blocks]:
 
 
 def _keep_listening() -> None:
-    """Make the page listen for answers again every two seconds.
+    """Keep the stream of answers open for as long as the page is.
 
-    Gradio ends the stream of answers when nothing is under way. A click in that very moment is carried out, but its answer
-    waits for the next stream, which only another event opens. `multiple`, because the pulse itself can be the one that waits.
+    Gradio ends the stream whenever nothing is under way. A click in that very moment is carried out unseen, or not at all. So
+    one event is always under way; where the connection broke, the timer begins another.
     """
-    gr.Timer(PULSE).tick(lambda: None, None, None, show_progress="hidden", trigger_mode="multiple")
+    gr.Timer(PULSE).tick(_listen, None, None, show_progress="hidden", trigger_mode="once", concurrency_limit=None)
+
+
+async def _listen() -> AsyncIterator[None]:
+    """An event that never ends; Gradio closes it when the page has gone."""
+    while True:
+        yield None
+        await asyncio.sleep(PULSE)
 
 
 def theme() -> gr.themes.Base:

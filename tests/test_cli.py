@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.bases.test_source import header_only
 from tests.tiny import short_run, starter_like
 from trainer import cli, commands, presets
 from trainer.home import Home
@@ -180,6 +181,29 @@ def drawn(impasto: Any, base: Path, out: Path, *more: object) -> bytes:
     assert told.code == 0
     assert told.json["picture"] == str(out)
     return out.read_bytes()
+
+
+def test_what_a_base_predicts_can_be_overruled(impasto: Any, toy_base: Path, tmp_path: Path) -> None:
+    told, known = drawn(impasto, toy_base, tmp_path / "a.png"), ("--prediction", "epsilon")
+    assert drawn(impasto, toy_base, tmp_path / "b.png", *known) == told
+    assert drawn(impasto, toy_base, tmp_path / "c.png", "--prediction", "v_prediction") != told
+    assert impasto("generate", "a house", "--prediction", "x", "--out", tmp_path / "d.png").code == 2
+
+
+def test_bases_are_listed_and_inspected(impasto: Any, toy_base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    header_only(folder / "ponyXL.safetensors")
+    (folder / "old.ckpt").write_bytes(b"PK\x03\x04" + bytes(100))
+    assert "impasto bases --add DIR" in impasto("bases").out
+    result = impasto("bases", "--add", folder, "--json").json
+    assert [(base["name"], base["family"]) for base in result["bases"]] == [("ponyXL", "pony")]
+    assert "is a pickle" in result["others"][0]["reason"]
+    assert impasto("bases").out.startswith("ponyXL: pony, predicts epsilon")
+    assert impasto("bases", "--remove", folder, "--json").json["bases"] == []
+    assert impasto("inspect", folder / "ponyXL.safetensors", "--json").json["family"] == "pony"
+    assert impasto("inspect", toy_base, "--json").json["prediction"] == "epsilon"
+    assert impasto("inspect", folder / "old.ckpt").code == 1
 
 
 def test_a_lora_at_weight_zero_draws_the_very_same_file(impasto: Any, toy_base: Path, lora: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ stderr and its exit code: 1, or 2 for wrong usage.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ Command = Callable[[argparse.Namespace, Home], dict[str, Any]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may have letters that a console has not
     try:
         asked = parser().parse_args(arguments)
         home = Home(Path(asked.home).expanduser().resolve()) if asked.home else Home.default()
@@ -37,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Interrupted. A training goes on from its last checkpoint with `impasto resume RUN`.", file=sys.stderr)
         return 130
     if asked.json:
-        print(json.dumps(result, ensure_ascii=False))
+        print(json.dumps(result))  # in ASCII, which every console and pipe takes
     else:
         print("\n".join(asked.told(result)))
     return 0

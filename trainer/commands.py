@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -80,11 +81,13 @@ def stop(asked: Asked, home: Home) -> Result:
 
 def generate(asked: Asked, home: Home) -> Result:
     """`impasto generate`."""
+    from trainer.lora.file import header_of
+
     loras = tuple(LoraChoice.parse(given) for given in asked.lora)
     if asked.out.suffix.lower() != ".png":
         raise UsageError(f"--out must name a .png file, not {asked.out.name}.")
     for choice in loras:
-        read_header(choice.path, LoraFileError)  # a bad file is told of before a base is loaded
+        header_of(choice.path)  # a bad file is told of before a base is loaded
     previewer = _previewer(asked.base)
     base = previewer.base
     usual = presets.load(presets.DEFAULT).settings(base.family)
@@ -141,14 +144,14 @@ def inspect(asked: Asked, home: Home) -> Result:
 
 
 def _inspected(path: Path) -> Result:
-    """What a file is: a LoRA, or else a base. Raises `LoraFileError`, `BaseModelError`."""
-    from trainer.bases.kinds import SDXL, kind_of
+    """What a file is: a LoRA, or else a base. Raises `LoraFileError`, `BaseModelError` that says what it is instead."""
+    from trainer.bases.kinds import LORA, UNKNOWN, kind_of
     from trainer.bases.source import facts_at
     from trainer.lora.file import LoraFile, summary
 
-    if path.is_dir() or kind_of(read_header(path, LoraFileError).tensors) is SDXL:
-        return _facts(facts_at(str(path), path))
-    return summary(LoraFile.read(path))
+    if not os.path.isdir(path) and kind_of(read_header(path, LoraFileError).tensors) in (LORA, UNKNOWN):
+        return summary(LoraFile.read(path))
+    return _facts(facts_at(str(path), path))
 
 
 def _facts(facts: Any) -> Result:

@@ -22,6 +22,9 @@ Prediction = Literal["epsilon", "v_prediction"]
 Precision = Literal["fp32", "bf16", "fp16", "int8", "nf4"]
 """How the frozen base is kept: int8 and nf4 hold the linear layers so, and the rest in bf16, or in fp16 where that is all."""
 
+Packing = Literal["int8", "nf4"]
+"""The precisions that round the base."""
+
 Recompute = Literal["none", "selective", "full"]
 """What the backward pass computes a second time, so that it need not be kept: nothing, what is cheap, or every block."""
 

@@ -50,9 +50,9 @@ class Header:
 
 def read_header(path: Path, refusal: type[ImpastoError]) -> Header:
     """The header of a file, checked against the file's size. Raises `refusal` with a sentence that says what the file is."""
-    if path.is_dir():
-        raise refusal(f"{path} is a folder, not a file.")
     try:
+        if path.is_dir():
+            raise refusal(f"{path} is a folder, not a file.")
         with path.open("rb") as file:
             size = path.stat().st_size
             start = file.read(24)
@@ -63,7 +63,7 @@ def read_header(path: Path, refusal: type[ImpastoError]) -> Header:
         raise refusal(f"There is no file {path}.") from None
     except OSError as error:
         raise refusal(f"{path} cannot be opened ({error.strerror or error}).") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # no JSON, no text, or a number of more digits than Python reads
         raise refusal(f"{path.name} has a damaged header: {_SAME}.") from None
     tensors, metadata = _parsed(path.name, table, refusal)
     end = 8 + length + max((tensor.end for tensor in tensors.values()), default=0)
@@ -97,7 +97,7 @@ def _parsed(name: str, table: Any, refusal: type[ImpastoError]) -> tuple[dict[st
         if len(found) > MOST_TENSORS:
             raise ValueError
         tensors = {key: _tensor(entry) for key, entry in found.items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise refusal(f"{name} has a damaged header: {_SAME}.") from None
     return tensors, metadata
 

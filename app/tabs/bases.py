@@ -5,6 +5,7 @@ Knows what `trainer.bases.library` tells of files; loads none.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from trainer.errors import ImpastoError, UsageError
 from trainer.home import Home
 
 OFFERED_FIRST = (f"{STARTER} (comes with Impasto)", STARTER)
+MOST_TOLD = 20
+"""Of how many files that are no bases it is said why."""
 
 
 def base_choice(elem_id: str) -> gr.Dropdown:
@@ -39,7 +42,13 @@ def offered(home: Home) -> list[tuple[str, str]]:
         found = Bases(home).found()
     except ImpastoError:
         return [OFFERED_FIRST]
-    return [OFFERED_FIRST, *((f"{_name(base.path)} ({_kind(base.facts)})", str(base.path)) for base in found if base.facts)]
+    bases = [(base.path, base.facts) for base in found if base.facts]
+    called = Counter(facts.name for _, facts in bases)
+    offers = [OFFERED_FIRST]
+    for path, facts in bases:
+        where = f", in {path.parent.name}" if called[facts.name] > 1 else ""
+        offers.append((f"{facts.name} ({_kind(facts)}{where})", str(path)))
+    return offers
 
 
 class BasesPanel:
@@ -70,37 +79,36 @@ class BasesPanel:
         bases = Bases(self.desk.home)
         return [_listed(bases.folders, bases.found()), *[gr.update(choices=offered(self.desk.home))] * choices]
 
-    def look_there(self, folder: str) -> list[Any]:
+    def look_there(self, folder: str | None) -> list[Any]:
         """Name a folder. Raises `UsageError`, `StorageError`, `BaseModelError`."""
         Bases(self.desk.home).add(_path(folder))
         return self.show(2)
 
-    def look_there_no_more(self, folder: str) -> list[Any]:
+    def look_there_no_more(self, folder: str | None) -> list[Any]:
         """Take a folder back. Raises `UsageError`, `StorageError`, `BaseModelError`."""
         Bases(self.desk.home).remove(_path(folder))
         return self.show(2)
 
 
-def _path(folder: str) -> Path:
-    if not folder.strip():
+def _path(folder: str | None) -> Path:
+    given = (folder or "").strip().strip('"')  # as Explorer copies a path
+    if not given:
         raise UsageError("Type the folder that your base models lie in.")
-    return Path(folder.strip().strip('"'))  # as Explorer copies a path
+    return Path(given)
 
 
 def _listed(folders: list[Path], found: list[Found]) -> str:
     """The folders, the bases in them, and why other files are none."""
-    lines = ["Looked for in: " + ", ".join(literal(str(folder)) for folder in folders), ""]
-    lines += [f"- **{literal(_name(base.path))}** {literal(_kind(base.facts))}" for base in found if base.facts]
+    lines = ["Folders: " + ", ".join(literal(str(folder)) for folder in folders), ""]
+    lines += [f"- **{literal(base.facts.name)}** {literal(_kind(base.facts))}" for base in found if base.facts]
     others = [other for other in found if other.facts is None]
     if others:
-        lines += ["", "Found beside them:", *(f"- {literal(other.refusal)}" for other in others[:20])]
+        lines += ["", "No bases, but found there too:", *(f"- {literal(other.refusal)}" for other in others[:MOST_TOLD])]
+    if len(others) > MOST_TOLD:
+        lines.append(f"- and {len(others) - MOST_TOLD} more files")
     if not found:
         lines.append("Nothing was found there.")
     return "\n".join(lines)
-
-
-def _name(path: Path) -> str:
-    return path.stem if path.suffix else path.name
 
 
 def _kind(facts: Facts) -> str:

@@ -13,6 +13,7 @@ import gradio as gr
 from app import render
 from app.desk import Desk
 from app.form import Form
+from app.jobs import ask
 from app.notice import told
 from app.tabs.bases import BasesPanel, base_choice, typed
 from trainer import presets
@@ -56,7 +57,10 @@ class TrainTab:
         self.bases = BasesPanel(self.desk)
         with gr.Accordion("Settings", open=False, elem_id="settings"), gr.Row():
             self.form = Form(SETTINGS)
-        self.train = gr.Button("Train", variant="primary", size="lg", elem_id="train")
+        with gr.Row():
+            self.train = gr.Button("Train", variant="primary", size="lg", elem_id="train", scale=2)
+            self.ask_fit = gr.Button("Will it fit?", size="lg", elem_id="ask-fit", min_width=130)
+        self.fit = gr.Markdown(elem_id="fit", latex_delimiters=[], visible=False)
 
     def _build_progress(self) -> None:
         self.seen = gr.Textbox(visible=False)
@@ -92,6 +96,7 @@ class TrainTab:
             [*self.form.components, self.only_starter], show_progress="hidden",
         )  # fmt: skip
         self.train.click(told(self.start), self.inputs, self.outputs)
+        self.ask_fit.click(told(self.show_fit), self.inputs, self.fit)
         self.stop.click(told(self.ask_to_stop), self.run, self.outputs)
         self.resume.click(told(self.go_on), self.run, self.outputs)
         self.run.input(told(self.show), self.run, self.outputs, show_progress="hidden")
@@ -107,15 +112,23 @@ class TrainTab:
         names = self.desk.dataset_names()
         return gr.update(choices=names, value=name if name in names else (names[0] if names else None))
 
+    def show_fit(self, given: dict[Any, Any]) -> Any:
+        """What memory and time this training would take, before anything is loaded. Raises `ImpastoError`."""
+        dataset, base = self.desk.dataset(given[self.dataset]).for_training(), _base(given[self.base])
+        self._refuse_while_training()
+        self.desk.previewer.rest()
+        chosen = [f"{name}={value}" for name, value in self.form.overrides(given).items()]
+        settings = [part for setting in chosen for part in ("--set", setting)]
+        asked = ["plan", str(dataset.folder), "--base", base, "--preset", given[self.preset], *settings]
+        return gr.update(value=render.outlook(ask(self.desk.home, asked)), visible=True)
+
     def start(self, given: dict[Any, Any]) -> Updates:
         """Make a run and start its process. Raises `ImpastoError`."""
         dataset = self.desk.dataset(given[self.dataset]).for_training()
         base = _base(given[self.base])
         overrides = {"trigger": dataset.trigger, **self.form.overrides(given)}
         settings = presets.load(given[self.preset]).settings(family_of(base), overrides)
-        busy = self.desk.trainings.living()
-        if busy is not None:
-            raise RunError(f"{busy.name} is being trained: wait until it is over, or stop it first.")
+        self._refuse_while_training()
         folder = free_name(self.desk.home.runs, safe_name(given[self.name] or dataset.folder.name, "style"))
         return self._started(Run.create(folder, dataset.folder, base, given[self.preset], settings))
 
@@ -163,6 +176,11 @@ class TrainTab:
         if not seen.endswith(f"\n{pictures}"):
             updates[self.samples] = gr.update(value=self._samples(run), visible=bool(progress.samples))
         return updates
+
+    def _refuse_while_training(self) -> None:
+        busy = self.desk.trainings.living()
+        if busy is not None:
+            raise RunError(f"{busy.name} is being trained: wait until it is over, or stop it first.")
 
     def _started(self, run: Run) -> Updates:
         self.desk.previewer.unload()  # one process holds the card

@@ -36,3 +36,11 @@ def test_the_presets_values_show_through() -> None:
     assert [update["placeholder"] for update in Form(("steps", "rank")).placeholders("balanced", "starter")] == [
         str(starter.steps), str(starter.rank)
     ]  # fmt: skip
+
+
+def test_a_setting_with_few_values_offers_them() -> None:
+    form = Form(("precision", "rank"))
+    field = form.fields["precision"]
+    assert [value for _, value in field.choices] == ["", "auto", "fp32", "bf16", "fp16", "int8", "nf4"]
+    assert form.overrides({field: "", form.fields["rank"]: ""}) == {}
+    assert form.overrides({field: "nf4", form.fields["rank"]: ""}) == {"precision": "nf4"}

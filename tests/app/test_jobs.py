@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from app import jobs
-from app.jobs import Previewer, PreviewError, Trainings, launch
+from app.jobs import CommandError, Previewer, PreviewError, Trainings, ask, launch
 from trainer.bases.origin import Remark
 from trainer.errors import RunError
 from trainer.home import Home
@@ -145,6 +145,25 @@ class TestPreviewer:
         assert "a training needs the memory" in told[0]
         previewer.unload()
         assert self.draw(previewer, "a house", tmp_path / "b")
+
+
+    @pytest.mark.usefixtures("script")
+    def test_it_rests_only_when_it_does_not_draw(self, home: Home, tmp_path: Path) -> None:
+        previewer = Previewer(home)
+        self.draw(previewer, "a house", tmp_path / "a")
+        idle = previewer._process
+        assert idle is not None
+        previewer.draw("starter", Request("a boat"), tmp_path / "b", lambda done, total: previewer.rest())
+        assert (tmp_path / "b").read_text() == "a boat", "what is being drawn is finished"
+        assert idle.poll() is None
+        previewer.rest()
+        assert idle.poll() is not None
+
+
+def test_a_command_answers_or_says_what_is_wrong(home: Home) -> None:
+    assert ask(home, ["bases"])["bases"] == []
+    with pytest.raises(CommandError, match=r"^There is no file gone\.$"):
+        ask(home, ["inspect", "gone"])
 
 
 class TestTrainings:

@@ -12,6 +12,8 @@ labels = [block.label for block in demo.blocks.values() if block.get_block_name(
 assert labels == ["Dataset", "Train", "Preview"], labels
 heavy = {"torch", "diffusers", "transformers", "accelerate", "safetensors"} & set(sys.modules)
 assert not heavy, heavy
+pulses = [event for event in demo.config["dependencies"] if event["targets"][0][1] == "tick" and event["queue"] is not False]
+assert [(pulse["trigger_mode"], pulse["inputs"], pulse["outputs"]) for pulse in pulses] == [("once", [], [])], pulses
 """
 
 

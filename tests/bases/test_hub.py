@@ -468,7 +468,7 @@ def test_without_a_network_a_base_that_is_not_here_says_so(server: FakeHub, monk
     [
         ("owner/name", True), ("owner/name.v1", True), ("owner/name/file.safetensors", True),
         ("owner/name/sub/file.safetensors", True), ("name", False), ("owner/name/sub", False), ("/owner/name", False),
-        ("owner/na me", False), ("../name/x", False),
+        ("owner/na me", False), ("../name/x", False), ("./models/a.safetensors", False), ("../models/a.safetensors", False),
     ],
 )  # fmt: skip
 def test_what_reads_as_a_hub_id(text: str, is_one: bool) -> None:

@@ -72,4 +72,5 @@ def test_a_folder_is_listed_as_the_hub_lists_it(tmp_path: Path) -> None:
 def test_an_sdxl_base_is_not_refused() -> None:
     unet = {"in_channels": 4, "addition_embed_type": "text_time"}
     assert refusal({"text_encoder": ["transformers", "CLIPTextModel"]}, unet) == ""
-    assert "refiner" in refusal({}, unet)
+    assert refusal({}, unet) == "", "model_index.json is not there, and says nothing"
+    assert "refiner" in refusal({"text_encoder": [None, None]}, unet)

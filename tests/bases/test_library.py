@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -78,9 +79,63 @@ def test_a_folder_that_is_gone_is_passed_over(home: Home, folder: Path) -> None:
     assert Bases(home).found() == []
 
 
-def test_wrong_folders_are_refused(home: Home, tmp_path: Path) -> None:
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A folder that only links to others, one of which leads back."""
+    folder, elsewhere = tmp_path / "models", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    header_only(elsewhere / "ponyXL.safetensors")
+    try:
+        (folder / "sdxl").symlink_to(elsewhere, target_is_directory=True)
+        (elsewhere / "back").symlink_to(folder, target_is_directory=True)
+    except OSError:
+        pytest.skip("links are not permitted here")
+    return folder
+
+
+def test_linked_folders_are_looked_into_and_nothing_is_listed_twice(home: Home, linked: Path) -> None:
+    bases = Bases(home)
+    bases.add(linked)
+    assert [each.path for each in bases.found()] == [linked / "sdxl" / "ponyXL.safetensors"]
+    bases.add(linked.parent / "elsewhere")
+    assert [each.path.name for each in bases.found()] == ["ponyXL.safetensors"]
+
+
+def test_a_diffusers_folder_is_looked_at_again_when_it_has_come_whole(home: Home, toy_base: Path) -> None:
+    copy = Path(shutil.copytree(toy_base, home.bases / "copy"))
+    status, config = copy.stat(), (copy / "unet" / "config.json").read_bytes()
+    (copy / "unet" / "config.json").unlink()
+    assert "has no unet/config.json" in Bases(home).found()[0].refusal
+    (copy / "unet" / "config.json").write_bytes(config)
+    assert copy.stat().st_mtime_ns == status.st_mtime_ns
+    assert Bases(home).found()[0].facts
+
+
+def test_one_odd_file_does_not_hide_the_others(home: Home) -> None:
+    home.bases.mkdir(parents=True)
+    header_only(home.bases / "ponyXL.safetensors")
+    table = b'{"a": {"dtype": "F16", "shape": [%s], "data_offsets": [0, 0]}}' % (b"9" * 5000)
+    (home.bases / "odd.safetensors").write_bytes(len(table).to_bytes(8, "little") + table)
+    (home.bases / "gone.safetensors").mkdir()
+    try:
+        home.bases.joinpath(os.fsdecode(b"caf\xe9.ckpt")).write_bytes(b"PK")
+    except OSError:
+        pass  # a file system of letters
+    found = Bases(home).found()
+    assert [each.path.name for each in found] == ["ponyXL.safetensors", "odd.safetensors"]
+    assert "damaged header" in found[1].refusal
+
+
+@pytest.mark.parametrize("folder", ["gone", "~no-such-person/models", "long" * 1000])
+def test_a_folder_that_is_not_there_is_refused(home: Home, folder: str) -> None:
     with pytest.raises(UsageError, match="There is no folder"):
-        Bases(home).add(tmp_path / "gone")
+        Bases(home).add(Path(folder))
+    with pytest.raises(UsageError, match="is not one of your folders"):
+        Bases(home).remove(Path(folder))
+
+
+def test_wrong_folders_are_refused(home: Home, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not one of your folders"):
         Bases(home).remove(tmp_path)
 

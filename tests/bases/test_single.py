@@ -57,7 +57,12 @@ def test_the_picture_is_that_of_the_same_weights_as_a_folder(
     if lean:
         state = {name: tensor for name, tensor in state.items() if not name.endswith(checkpoint.LEFT_OUT)}
     else:
-        extra = ("denoiser.sigmas", "model_ema.decay", "alphas_cumprod", "model_ema.diffusion_modelinput_blocks00weight")
+        extra = (
+            "denoiser.sigmas", "model_ema.decay", "alphas_cumprod", "model_ema.diffusion_modelinput_blocks00weight",
+            "first_stage_model.decoder.mid.attn_1.to_q.weight", "first_stage_model.encoder.odd", "first_stage_model.x",
+            "model.diffusion_model.middle_block.7.weight", "model.diffusion_model.input_blocks.0.1.in_layers.0.weight",
+            "conditioner.embedders.0.transformer.odd", "conditioner.embedders.1.model.transformer.resblocks.0.odd.weight",
+        )  # fmt: skip
         state |= {name: torch.ones(3) for name in extra}
     file = checkpoint.write_file(tmp_path / "merged.safetensors", state)
     from_folder, from_file = (load_base(str(path), CPU, torch.float32) for path in (folder, file))

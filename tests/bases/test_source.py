@@ -103,8 +103,10 @@ def test_a_v_predicting_file_without_zero_snr_stays_so_when_confirmed(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "source", ["nowhere", "a/b/c", "C:\\models\\gone", "", "two words/x", "models/gone.safetensors", "gone.safetensors"]
-)
+    "source",
+    ["nowhere", "a/b/c", "C:\\models\\gone", "", " ", "two words/x", "models/gone.safetensors", "gone.safetensors",
+     "./models/gone.safetensors", "~no-such-person/x", "long" * 1000, "nul\0"],
+)  # fmt: skip
 def test_what_can_be_no_base_is_refused_in_a_sentence(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BaseModelError, match="There is no base model"):
@@ -115,6 +117,31 @@ def test_what_can_be_no_base_is_refused_in_a_sentence(source: str, tmp_path: Pat
 def test_a_folder_without_a_unet_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match=r"not a diffusers folder of SDXL: it has no unet/config\.json\."):
         facts_of(str(tmp_path))
+
+
+@pytest.mark.parametrize("gone", ["model_index.json", "unet/diffusion_pytorch_model.safetensors", "tokenizer_2"])
+def test_a_folder_that_is_not_whole_is_refused(toy_base: Path, tmp_path: Path, gone: str) -> None:
+    folder = Path(shutil.copytree(toy_base, tmp_path / "half"))
+    shutil.rmtree(folder / gone) if (folder / gone).is_dir() else (folder / gone).unlink()
+    with pytest.raises(BaseModelError, match=rf"half is not whole, it has no {gone}.*download or copy it again\."):
+        facts_of(str(folder))
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "5", "{", "\udcff", "[" * 100_000])
+@pytest.mark.parametrize("config", ["unet/config.json", "model_index.json", "scheduler/scheduler_config.json"])
+def test_a_damaged_config_is_told_of(toy_base: Path, tmp_path: Path, config: str, content: str) -> None:
+    folder = Path(shutil.copytree(toy_base, tmp_path / "copy"))
+    (folder / config).write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(BaseModelError, match="is damaged"):
+        facts_of(str(folder))
+
+
+@pytest.mark.parametrize(("size", "side"), [(96, 768), (None, 1024), ([64, 96], 1024)])
+def test_a_unet_need_not_tell_the_size_it_was_made_for(toy_base: Path, tmp_path: Path, size: object, side: int) -> None:
+    folder = Path(shutil.copytree(toy_base, tmp_path / "copy"))
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "sample_size": size}))
+    assert facts_of(str(folder)).resolution == side
 
 
 def test_the_refiners_folder_is_refused(toy_base: Path, tmp_path: Path) -> None:

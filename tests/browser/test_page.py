@@ -14,6 +14,7 @@ from typing import TypeVar
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.bases.test_source import header_only
 from trainer.home import Home, shipped
 
 pytestmark = [
@@ -239,3 +240,28 @@ def test_the_page_can_be_used_in_a_narrow_window(page: Page) -> None:
         open_tab(page, tab)
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= 400, f"{tab} is {width} pixels wide"
+
+
+def test_bases_are_named_once_and_the_fit_is_told(page: Page, home: Home, tmp_path: Path) -> None:
+    models = tmp_path / "Stable-diffusion"
+    models.mkdir()
+    header_only(models / "ponyXL.safetensors")
+    create_dataset(page, "prints")
+    drop(page, pictures(2))
+    expect(page.locator("#pictures .thumbnail-item")).to_have_count(2)
+    open_tab(page, "Train")
+    expect(page.locator("#train-dataset input")).to_have_value("prints")
+    page.locator("#ask-fit").click()
+    expect(page.locator("#fit")).to_contain_text("Fits:")
+    page.locator("#bases button").first.click()
+    page.get_by_label("Folder with base models").fill(str(models))
+    page.locator("#bases-add").click()
+    expect(page.locator("#bases-list")).to_contain_text("ponyXL")
+    page.locator("#train-base input").click()
+    page.get_by_role("option", name="ponyXL (pony)", exact=True).click()
+    expect(page.locator("#train-base input")).to_have_value("ponyXL (pony)")
+    page.reload()
+    open_tab(page, "Preview")
+    page.locator("#more button").first.click()
+    page.locator("#preview-base input").click()
+    expect(page.get_by_role("option", name="ponyXL (pony)", exact=True)).to_be_visible()

@@ -120,6 +120,21 @@ def test_the_same_mix_is_the_same_after_any_history(base: Base, canvas: Canvas) 
     assert same(alone, weights(base))
 
 
+def test_a_change_is_made_where_the_weights_are(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file's factors come to the card, not their product, which is many times as large."""
+    lora, made = a_lora(base, seed=1), []
+    parts = {part: model.to("meta") for part, model in base.parts.items()}
+    change = Factors.change
+
+    def seen(factors: Factors) -> torch.Tensor:
+        made.append(factors.down.device.type)
+        return change(factors)
+
+    monkeypatch.setattr(Factors, "change", seen)
+    Canvas(parts, base.version).lay([Weighted(lora, 1.0, 1.0)])
+    assert made == ["meta"] * len(lora.layers)
+
+
 def test_a_mix_of_nothing_is_the_base(base: Base, canvas: Canvas) -> None:
     before = weights(base)
     canvas.lay([Weighted(a_lora(base, 1), 1.0, 1.0)])

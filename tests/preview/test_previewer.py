@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from torch import nn
 
 from trainer.errors import DrawingError, LoraFileError
 from trainer.lora.adapter import Adapter
 from trainer.lora.file import LoraFile, write
 from trainer.lora.mix import Canvas, Weighted
 from trainer.preview import previewer as module
-from trainer.preview.previewer import ROOM, Previewer, short_of_memory
+from trainer.preview.previewer import ROOM, Previewer, way_for
 from trainer.recipe import LoraChoice, Request
 from trainer.sdxl.base import load_base
+from trainer.sdxl.memory import DrawingNeeds, DrawingSizes, reserve
 from trainer.sdxl.sampler import Sampling, first_noise, sample
 from trainer.sdxl.text import TextFeatures, encode_prompt, encode_text, unconditional
 
@@ -234,7 +236,7 @@ CARD = torch.device("cpu")
 
 def test_on_a_short_card_the_parts_come_only_for_their_work(toy_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = previewer(toy_base).picture(replace(ASKED, negative="a dog"))
-    monkeypatch.setattr(module, "short_of_memory", lambda *_: True)
+    monkeypatch.setattr(module, "way_for", lambda *_: DrawingNeeds(tiled=True, copies_away=True, visiting=True, peak=0))
     drawing = Previewer(load_base(str(toy_base), torch.device("cpu"), torch.float32), CARD)
     seen = visits(drawing, monkeypatch)
     got = drawing.picture(replace(ASKED, negative="a dog", steps=4))
@@ -249,7 +251,7 @@ def test_on_a_short_card_the_parts_come_only_for_their_work(toy_base: Path, monk
 
 
 def test_the_encoders_go_even_if_encoding_fails(toy_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "short_of_memory", lambda *_: True)
+    monkeypatch.setattr(module, "way_for", lambda *_: DrawingNeeds(tiled=True, copies_away=True, visiting=True, peak=0))
     drawing = Previewer(load_base(str(toy_base), torch.device("cpu"), torch.float32), CARD)
     seen = visits(drawing, monkeypatch)
 
@@ -262,17 +264,41 @@ def test_the_encoders_go_even_if_encoding_fails(toy_base: Path, monkeypatch: pyt
     assert seen == ["te1 comes", "te2 comes", "te1 goes", "te2 goes"]
 
 
-@pytest.mark.parametrize(("spare", "short"), [(0, False), (-1, True)])
-def test_a_card_is_short_if_weights_and_drawing_do_not_fit(
-    toy_base: Path, spare: int, short: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_does_not_fit_on_a_card_beside_drawing_is_kept_elsewhere(toy_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = load_base(str(toy_base), torch.device("cpu"), torch.float32)
-    weights = sum(file.stat().st_size for file in toy_base.rglob("*.safetensors"))
-    exact = sum(4 * weight.numel() for model in base.models.values() for weight in model.parameters())
-    assert 0.9 * weights < exact <= weights
-    monkeypatch.setattr(module, "free_bytes", lambda _: exact + 1000 + ROOM + spare)
-    assert short_of_memory(base, torch.device("cuda"), 1000) is short
-    assert not short_of_memory(base, torch.device("cpu"), 10**15)
+    weights = sum(4 * weight.numel() for model in base.models.values() for weight in model.parameters())
+    linears = sum(
+        4 * layer.weight.numel() for part in base.parts.values() for layer in part.modules() if isinstance(layer, nn.Linear)
+    )
+    free = weights + linears + ROOM
+    free += reserve(free)
+    seen = []
+    for spare in (0, -1, -linears - reserve(linears)):
+        monkeypatch.setattr(module, "free_bytes", lambda _, spare=spare: free + spare)
+        way = way_for(base, torch.device("cuda"))
+        seen.append((way.copies_away, way.visiting))
+    assert seen == [(False, False), (True, False), (True, True)]
+
+
+def test_without_a_card_everything_stays_where_it_is(toy_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "free_bytes", lambda _: 0)
+    way = way_for(load_base(str(toy_base), torch.device("cpu"), torch.float32), torch.device("cpu"))
+    assert (way.copies_away, way.visiting) == (False, False)
+
+
+def test_what_is_on_the_card_already_counts_as_free(toy_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = load_base(str(toy_base), torch.device("cpu"), torch.float32)
+    asked: list[int] = []
+
+    def way(_: DrawingSizes, free: int, card: bool) -> tuple[DrawingNeeds, bool]:
+        asked.append(free)
+        return DrawingNeeds(tiled=False, copies_away=False, visiting=False, peak=0), card
+
+    monkeypatch.setattr(module, "way_to_draw", way)
+    monkeypatch.setattr(module, "free_bytes", lambda _: 1000)
+    for device in ("cpu", "cuda"):
+        way_for(base, torch.device(device))
+    assert asked == [1000 + sum(weight.nbytes for model in base.models.values() for weight in model.parameters()), 1000]
 
 
 @pytest.mark.parametrize(("free", "where"), [(8 * 2**30, "cpu"), (10 * 2**30, "cuda")])

@@ -11,7 +11,7 @@ import torch
 
 from tests.tiny import starter_like
 from trainer.errors import BaseModelError
-from trainer.sdxl.base import Base, best_device, drawing_dtype, load_base, training_dtype
+from trainer.sdxl.base import Base, load_base
 
 CPU = torch.device("cpu")
 
@@ -131,28 +131,3 @@ def test_a_base_of_another_kind_is_refused(copy: Path) -> None:
 def test_a_hub_id_that_cannot_be_reached_is_told_of() -> None:
     with pytest.raises(BaseModelError, match="nobody/nothing"):
         load_base("nobody/nothing", CPU, torch.float32)
-
-
-def test_the_device_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("IMPASTO_DEVICE", "meta")
-    assert best_device() == torch.device("meta")
-
-
-def test_a_processor_trains_and_draws_in_float32() -> None:
-    assert training_dtype(CPU) == torch.float32
-    assert drawing_dtype(CPU) == torch.float32
-
-
-@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
-def test_a_card_trains_in_bfloat16_only_where_it_is_not_emulated(
-    native: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
-    card = torch.device("cuda")
-    told = [training_dtype(card, precision) for precision in ("auto", "int8", "nf4", "fp32", "bf16", "fp16")]
-    assert told == [expected] * 3 + [torch.float32, torch.bfloat16, torch.float16]
-    assert [training_dtype(CPU, precision) for precision in ("int8", "nf4")] == [torch.float32] * 2
-
-
-def test_a_card_draws_in_float16() -> None:
-    assert drawing_dtype(torch.device("cuda")) == torch.float16

@@ -14,7 +14,17 @@ from tests.tiny import FULL, unet_config
 from trainer.errors import BaseModelError
 from trainer.home import shipped
 from trainer.sdxl import counting
-from trainer.sdxl.counting import Meter, Skeleton, count_decode, count_encode, count_lora, count_step, count_unet, count_weights
+from trainer.sdxl.counting import (
+    Meter,
+    Skeleton,
+    count_decode,
+    count_encode,
+    count_lora,
+    count_mixable,
+    count_step,
+    count_unet,
+    count_weights,
+)
 from trainer.sdxl.counts import Subject
 from trainer.sdxl.recompute import recompute
 from trainer.settings import Recompute
@@ -101,6 +111,13 @@ def test_the_vae_takes_the_published_operations() -> None:
 def test_lora_sizes_are_exact() -> None:
     assert count_lora(ALL) == {"unet": 23_224_320, "te1": 1_081_344, "te2": 5_242_880}
     assert count_lora(ALL)["te1"] == 1_179_648 * 11 // 12  # the twelfth layer of encoder 1 is never read
+
+
+def test_all_linear_layers_can_be_mixed_into() -> None:
+    """What is left of the U-Net and the text encoders are convolutions, norms, biases and embeddings."""
+    rest = sum(count_weights(ALL, "bf16")[part] for part in ALL.trained) - count_mixable(ALL)
+    assert 0 < rest < 0.2 * count_mixable(ALL)
+    assert count_mixable(ALL) == count_mixable(UNET_ONLY)
 
 
 def test_weights_are_those_of_the_checkpoint() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from trainer.bases.layout import FOLDERS
 from trainer.bases.source import facts_of
 from trainer.home import shipped
 from trainer.sdxl import counts
@@ -37,6 +38,11 @@ def test_two_who_count_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.
     assert (Counts(STARTER, tmp_path).lora(), Counts(STARTER, tmp_path).guided()) == (lora, guided)
 
 
+def test_figures_that_cannot_be_kept_are_told_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file where the folder would be")
+    assert asked(STARTER, tmp_path / "taken") == asked(STARTER, tmp_path)
+
+
 def test_a_damaged_file_is_counted_anew(tmp_path: Path) -> None:
     first = asked(STARTER, tmp_path)
     (path,) = tmp_path.iterdir()
@@ -51,9 +57,9 @@ def test_the_name_tells_subjects_apart(change: dict[str, object]) -> None:
 
 def test_the_name_is_of_the_configs_not_of_their_folder(tmp_path: Path) -> None:
     copy = tmp_path / "moved"
-    for part in counts.FOLDERS:
-        (copy / part).mkdir(parents=True)
-        (copy / part / "config.json").write_bytes((STARTER.configs / part / "config.json").read_bytes())
+    for folder in FOLDERS.values():
+        (copy / folder).mkdir(parents=True)
+        (copy / folder / "config.json").write_bytes((STARTER.configs / folder / "config.json").read_bytes())
     assert replace(STARTER, configs=copy).name == STARTER.name
     (copy / "unet" / "config.json").write_text("{}")
     assert replace(STARTER, configs=copy).name != STARTER.name

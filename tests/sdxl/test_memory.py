@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from trainer.sdxl.counts import Count, Counts, Subject
-from trainer.sdxl.memory import Needs, drawing_needs, reserve, step_count, training_needs
+from trainer.sdxl.memory import (
+    DrawingSizes,
+    Needs,
+    drawing_sizes,
+    reserve,
+    step_count,
+    training_needs,
+    way_to_draw,
+    ways_to_draw,
+)
 
 STEP = Count(saved=1000, peak=1100, flops=10, traffic=20, launches=30)
 
@@ -27,7 +36,7 @@ class Known(Counts):
             "weights fp16": {"unet": 600, "te1": 30, "te2": 70, "vae": 8},
             "weights int8": {"unet": 300, "te1": 15, "te2": 35, "vae": 8},
             "lora": {"unet": 9, "te1": 1},
-            "mixed": {"all": 250},
+            "mixable": {"all": 250},
             **figures,
         }
 
@@ -68,8 +77,20 @@ def test_small_pictures_need_no_tiles(tmp_path: Path) -> None:
 
 
 def test_ways_to_draw_from_the_largest_to_the_smallest(known: Known) -> None:
-    peaks = [way.peak for way in drawing_needs(known, "fp16")]
-    assert peaks == [708 + 250 + 5000, 708 + 250 + 400, 708 + 400, 600 + 8 + 400]
+    sizes = drawing_sizes(known, "fp16")
+    assert sizes == DrawingSizes(unet=600, text=100, vae=8, mixable=250, guided=300, whole=5000, tile=400)
+    peaks = [708 + 250 + 5000, 708 + 250 + 400, 708 + 400, 600 + 8 + 400]
+    assert [way.peak for way in ways_to_draw(sizes, card=True)] == peaks
+    assert [way.peak for way in ways_to_draw(sizes, card=False)] == peaks[:2]
+
+
+def test_the_fastest_way_to_draw_that_fits_is_taken_else_the_smallest(known: Known) -> None:
+    sizes = drawing_sizes(known, "fp16")
+    ways = list(ways_to_draw(sizes, card=True))
+    for way in ways:
+        assert way_to_draw(sizes, way.total, card=True) == (way, True)
+    assert way_to_draw(sizes, ways[1].total - 1, card=True) == (ways[2], True)
+    assert way_to_draw(sizes, 0, card=True) == (ways[-1], False)
 
 
 def test_there_is_a_reserve_for_what_no_tensor_shows() -> None:

@@ -18,8 +18,9 @@ from trainer.home import shipped
 from trainer.lora.adapter import Adapter
 from trainer.lora.mix import Canvas
 from trainer.sdxl.base import Base, load_base
-from trainer.sdxl.quantise import BLOCK, Packing, QuantisedLinear, pack, packing_of, precision_of, quantise, unpack
+from trainer.sdxl.quantise import BLOCK, QuantisedLinear, pack, packing_of, precision_of, quantise, unpack
 from trainer.sdxl.text import encode_text
+from trainer.settings import Packing
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 PACKINGS: tuple[Packing, ...] = ("int8", "nf4")

@@ -7,10 +7,8 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from diffusers import AutoencoderKL
@@ -22,7 +20,7 @@ from trainer.errors import DrawingError
 from trainer.home import shipped
 from trainer.sdxl import vae
 from trainer.sdxl.base import Base, load_base
-from trainer.sdxl.vae import decode, encode, free_bytes, needed_bytes
+from trainer.sdxl.vae import decode, encode, needed_bytes
 
 CPU = torch.device("cpu")
 
@@ -237,13 +235,3 @@ def test_the_memory_that_is_counted_on_is_what_sdxls_vae_takes(height: int, widt
             work()  # type: ignore[no-untyped-call]
         most = max(most, living.most)
     assert 0.75 * needed_bytes(model, height, width) < most <= needed_bytes(model, height, width)
-
-
-def test_what_torch_keeps_for_its_next_tensors_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    card = torch.device("cuda")
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (100, 1000))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 500)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 300)
-    assert free_bytes(card) == 300
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=77))
-    assert free_bytes(CPU) == 77

@@ -197,7 +197,7 @@ def test_the_starter_on_a_cpu_is_trained_as_it_is(job: Any, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("gib", "tiled", "copies_away", "visiting"),
-    [(16, False, False, False), (11, True, False, False), (8.5, True, True, False), (7.3, True, True, True)],
+    [(17, False, False, False), (15, True, False, False), (8.5, True, True, False), (7.3, True, True, True)],
 )
 def test_drawing_with_a_lora(job: Any, gib: float, tiled: bool, copies_away: bool, visiting: bool) -> None:
     way, fits = draw_fit(job().counts(half=True), int(gib * GIB), "bf16")

@@ -292,6 +292,15 @@ def test_the_loss_by_hand_of_a_base_that_predicts_v(
     assert_losses_are_by_hand([event for event in events if isinstance(event, Stepped)], seen, "v_prediction")
 
 
+def test_a_person_can_overrule_what_the_base_is(toy_base: Path, dataset: Path, home: Home, tmp_path: Path) -> None:
+    run = short_run(tmp_path / "run", dataset, toy_base, steps=1, family="noobai", prediction="v_prediction")
+    list(train(run, home))
+    metadata = LoraFile.read(run.lora).metadata
+    assert metadata["impasto.base_family"] == "noobai"
+    assert metadata["modelspec.prediction_type"] == "v"
+    assert metadata["ss_zero_terminal_snr"] == "True"
+
+
 def test_noise_offset_is_one_value_a_channel(toy_base: Path, dataset: Path, home: Home, tmp_path: Path, seen: Seen) -> None:
     for offset in (0.0, 0.5):
         trained(short_run(tmp_path / str(offset), dataset, toy_base, steps=2, noise_offset=offset), home)

@@ -6,7 +6,8 @@ import psutil
 import pytest
 import torch
 
-from trainer.errors import UsageError
+from trainer.errors import RunError, UsageError
+from trainer.sdxl import device
 from trainer.sdxl.counts import Count
 from trainer.training.machine import CARDS, Machine, example, machine_of, parse_memory
 
@@ -52,6 +53,15 @@ def test_published_times_are_met_within_a_factor_of_two() -> None:
     for name, published in (("GeForce RTX 4080", 1 / 4.6), ("A100", 3.31 / 30), ("H200", 1 / 14.9)):
         (card,) = (card for card in CARDS if card.name == name)
         assert published / 2 < card.seconds(guided) < published * 2
+
+
+def test_a_card_that_others_have_filled_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: torch.device) -> int:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(device, "free_bytes", full)
+    with pytest.raises(RunError, match="No memory is free on cuda: close other programs"):
+        machine_of(torch.device("cuda"))
 
 
 def test_this_computers_cpu() -> None:

@@ -72,6 +72,12 @@ def test_the_time_is_of_all_steps_and_samples(told: Any) -> None:
     assert with_samples["seconds"] > 1.05 * without["seconds"]
 
 
+def test_samples_are_drawn_at_the_beginning_and_at_the_end_too(told: Any) -> None:
+    asked = ("--base", "some/sdxl", "--memory", "24GiB", "--set", "steps=10")
+    never, once, twice = (told(*asked, "--set", f"sample_every={every}")["seconds"] for every in (0, 10, 7))
+    assert twice - once == pytest.approx((once - never) / 2, abs=2)
+
+
 def test_a_preset_and_settings_are_those_of_train(told: Any) -> None:
     result = told("--base", "some/sdxl", "--memory", "24GiB", "--preset", "careful", "--set", "batch=2")
     assert (result["steps"], result["batch"]) == (90 * 18 // 2, 2)
@@ -84,6 +90,11 @@ def test_the_starter_on_this_computer(told: Any) -> None:
     assert (result["precision"], result["recompute"], result["fits"]) == ("fp32", "none", True)
     assert (result["machine"]["name"], result["machine"]["there"], result["family"]) == ("CPU", True, "starter")
     assert 1 < result["seconds"] < 3600
+    assert (result["drawing"]["copies_away"], result["drawing"]["visiting"]) == (False, False)
+
+
+def test_a_family_that_a_person_names_is_believed(told: Any) -> None:
+    assert told("--base", "some/sdxl", "--memory", "24GiB", "--set", "family=pony")["family"] == "pony"
 
 
 def test_the_table(plan: Any) -> None:

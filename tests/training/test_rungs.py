@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from tests.tiny import short_run
 from trainer.errors import RunError
 from trainer.home import Home
+from trainer.lora.file import LoraFile
 from trainer.settings import Recompute
-from trainer.training import loop
-from trainer.training.events import Event, Started, Stepped, Warned
+from trainer.training import diffusion, loop
+from trainer.training.events import Event, Failed, Resumed, Started, Stepped, Warned
 from trainer.training.fit import Fit, Job, choose
 from trainer.training.loop import train
 from trainer.training.machine import Machine, machine_of
@@ -43,6 +44,7 @@ def test_the_log_tells_the_rung_and_why(toy_base: Path, dataset: Path, home: Hom
     assert (told.precision, told.recompute) == ("fp32", "none")
     assert told.fit.startswith("Fits: ")
     assert told.fit.endswith("in fp32 without recompute, the fastest way.")
+    assert LoraFile.read(run.lora).metadata["ss_gradient_checkpointing"] == "False"
 
 
 def test_every_recompute_ends_with_the_same_file(toy_base: Path, dataset: Path, home: Home, tmp_path: Path) -> None:
@@ -51,6 +53,7 @@ def test_every_recompute_ends_with_the_same_file(toy_base: Path, dataset: Path, 
         run = short_run(tmp_path / how, dataset, toy_base, recompute=how)
         assert started(run.recorded(train(run, home))).recompute == how
         made.append(load_file(run.lora))
+        assert LoraFile.read(run.lora).metadata["ss_gradient_checkpointing"] == str(how != "none")
     for other in made[1:]:
         assert all(torch.equal(matrix, other[name]) for name, matrix in made[0].items())
 
@@ -102,3 +105,48 @@ def test_a_run_that_is_gone_on_with_keeps_its_precision(
                 break
     again = Run.open(run.folder)
     assert started(again.recorded(train(again, home))).precision == "int8"
+
+
+def test_a_run_that_finds_less_memory_when_it_is_gone_on_with_says_what_can_be_done(
+    toy_base: Path, dataset: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = short_run(tmp_path / "run", dataset, toy_base, recompute="auto")
+    for event in run.recorded(train(run, home)):
+        if isinstance(event, Stepped) and event.step == 3:
+            break
+    limited(monkeypatch, free=1000)
+    with pytest.raises(RunError, match=r"Does not fit.* keeps its settings: resume it with more memory, or start again"):
+        list(train(Run.open(run.folder), home))
+
+
+@pytest.mark.parametrize("sentence", ["CUDA out of memory. Tried to allocate 8 GiB.", "MPS backend out of memory"])
+def test_memory_that_runs_out_ends_with_a_sentence_and_the_checkpoint_is_kept(
+    sentence: str, toy_base: Path, dataset: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = diffusion.loss, []
+
+    def short(answer: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError(sentence)
+        return real(answer, wanted, weight)
+
+    monkeypatch.setattr(diffusion, "loss", short)
+    run = short_run(tmp_path / "run", dataset, toy_base)
+    with pytest.raises(RunError, match=r"Memory ran out in the training; its last checkpoint is kept"):
+        list(run.recorded(train(run, home)))
+    *_, last = run.events()
+    assert isinstance(last, Failed)
+    again = Run.open(run.folder)
+    assert [event.step for event in again.recorded(train(again, home)) if isinstance(event, Resumed)] == [2]
+
+
+def test_other_faults_in_a_training_keep_their_traceback(
+    toy_base: Path, dataset: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: object) -> None:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(diffusion, "loss", fault)
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(train(short_run(tmp_path / "run", dataset, toy_base), home))

@@ -24,10 +24,7 @@ from trainer.bases.origin import UNREAD, Identity, Origin, Remark, compare
 from trainer.bases.source import Facts
 from trainer.errors import BaseModelError
 from trainer.home import write_atomically
-from trainer.lora.keys import Component
-
-FOLDERS: dict[Component, str] = {"unet": "unet", "te1": "text_encoder", "te2": "text_encoder_2"}
-"""Where a diffusers folder keeps the parts that a LoRA may change."""
+from trainer.lora.keys import COMPONENTS, Component
 
 NO_FILE = "IsADirectory"
 """What kohya's tools write in place of a hash where a base is a folder."""
@@ -129,10 +126,10 @@ def _weights(place: Path) -> Iterator[tuple[str, str, torch.Tensor]]:
 
 
 def _files(folder: Path) -> Iterator[tuple[Component, Path]]:
-    """The weight files of a diffusers folder."""
+    """The files of a diffusers folder that hold the parts which a LoRA may change."""
     names = names_in(folder)
-    for part, subfolder in FOLDERS.items():
-        yield from ((part, folder / name) for name in weights(names, subfolder) if name.endswith(".safetensors"))
+    for part in COMPONENTS:
+        yield from ((part, folder / name) for name in weights(names, part) if name.endswith(".safetensors"))
 
 
 def _stamp(place: Path) -> list[list[str | int]]:

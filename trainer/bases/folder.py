@@ -20,9 +20,6 @@ from trainer.errors import BaseModelError
 
 transformers_logging.disable_progress_bar()  # its bars for half a second of loading only hide ours
 
-FOLDERS: dict[Part, str] = {"unet": "unet", "vae": "vae", "te1": "text_encoder", "te2": "text_encoder_2"}
-"""Where a diffusers folder keeps each part."""
-
 
 def load(folder: Path, dtype: torch.dtype) -> Models:
     """What the folder holds, the VAE in float32 and the others in `dtype`. Raises `BaseModelError`."""
@@ -57,9 +54,9 @@ def load_scheduler(folder: Path) -> dict[str, Any]:
 
 def _load(load: Callable[..., Any], folder: Path, part: Part, **options: Any) -> Any:
     """One of the models; its fp16 weights where there are such."""
-    found = layout.weights(layout.names_in(folder), FOLDERS[part])
+    found = layout.weights(layout.names_in(folder), part)
     variant = "fp16" if found and ".fp16" in found[0] else None
-    return _read(load, folder, FOLDERS[part], use_safetensors=True, variant=variant, **options)
+    return _read(load, folder, layout.FOLDERS[part], use_safetensors=True, variant=variant, **options)
 
 
 def _read(load: Callable[..., Any], folder: Path, name: str, **options: Any) -> Any:

@@ -46,7 +46,7 @@ PAUSE = 1.0
 """Seconds before a broken connection is tried again."""
 _TIMEOUT = 30.0
 _GIB = 2**30
-_SOURCE = re.compile(r"([\w.-]+/[\w.-]+)(?:/(.+\.safetensors))?")
+_SOURCE = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:/(.+\.safetensors))?")
 
 
 @dataclass(frozen=True)

@@ -71,12 +71,14 @@ _WHOLE = "choose the whole checkpoint, which holds the U-Net, both text encoders
 SDXL = Kind("an SDXL base", "", lambda tensors: True)
 """What is left when nothing else fits, see `kind_of`."""
 
+LORA = Kind(
+    "a LoRA",
+    "give it with --lora, or put it into the folder loras, and choose an SDXL base here",
+    _named(r"\.(lora_(down|up|A|B)\.|lora\.(down|up)\.|hada_w1_a|lokr_w1|dora_scale|oft_blocks|diff$)|_lora\."),
+)
+
 KINDS: tuple[Kind, ...] = (
-    Kind(
-        "a LoRA",
-        "give it with --lora, or put it into the folder loras, and choose an SDXL base here",
-        _named(r"\.(lora_(down|up|A|B)\.|lora\.(down|up)\.|hada_w1_a|lokr_w1|dora_scale|oft_blocks|diff$)|_lora\."),
-    ),
+    LORA,
     Kind(
         "an embedding (textual inversion)",
         "choose an SDXL base here",

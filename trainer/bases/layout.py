@@ -10,28 +10,29 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-PARTS: dict[str, str] = {
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-    "text_encoder_2": "model",
-}
-"""Subfolder of each model -> how its weight files begin."""
+from trainer.bases.names import Part
+
+FOLDERS: dict[Part, str] = {"unet": "unet", "vae": "vae", "te1": "text_encoder", "te2": "text_encoder_2"}
+"""Each model -> its subfolder."""
+_STEMS: dict[Part, str] = {
+    "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "te1": "model", "te2": "model",
+}  # fmt: skip
+"""Each model -> how its weight files begin."""
 
 INDEX, UNET_CONFIG = "model_index.json", "unet/config.json"
-_CONFIGS = (INDEX, *(f"{part}/config.json" for part in PARTS), "scheduler/scheduler_config.json")
+_CONFIGS = (INDEX, *(f"{folder}/config.json" for folder in FOLDERS.values()), "scheduler/scheduler_config.json")
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
 _VOCABULARIES = (("vocab.json", "merges.txt"), ("tokenizer.json",))
 """A tokenizer can be made from either of these sets."""
 _OF_TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def weights(names: Collection[str], part: str) -> tuple[str, ...]:
+def weights(names: Collection[str], part: Part) -> tuple[str, ...]:
     """The weight files of a part in one variant: float16 if there is one, whole or else all its shards and their index.
 
     Empty where no variant is complete; `.bin` and the forms of other libraries do not count.
     """
-    stem = f"{part}/{PARTS[part]}"
+    stem = _stem(part)
     for variant in (".fp16", ""):
         if f"{stem}{variant}.safetensors" in names:
             return (f"{stem}{variant}.safetensors",)
@@ -43,10 +44,15 @@ def weights(names: Collection[str], part: str) -> tuple[str, ...]:
     return ()
 
 
+def _stem(part: Part) -> str:
+    """How the paths of a model's weight files begin."""
+    return f"{FOLDERS[part]}/{_STEMS[part]}"
+
+
 def missing(names: Collection[str]) -> list[str]:
     """What a base needs and `names` lack; empty if nothing."""
     lacking = [config for config in _CONFIGS if config not in names]
-    lacking += [f"{part}/{stem}.safetensors" for part, stem in PARTS.items() if not weights(names, part)]
+    lacking += [f"{_stem(part)}.safetensors" for part in FOLDERS if not weights(names, part)]
     for folder in _TOKENIZERS:
         if not any(all(f"{folder}/{name}" in names for name in each) for each in _VOCABULARIES):
             lacking.append(f"{folder}/vocab.json")
@@ -56,7 +62,7 @@ def missing(names: Collection[str]) -> list[str]:
 def needed(names: Collection[str]) -> list[str]:
     """The files among `names` that a base is loaded from, the small ones first."""
     small = (*_CONFIGS, *(f"{folder}/{name}" for folder in _TOKENIZERS for name in _OF_TOKENIZER))
-    return [name for name in small if name in names] + [name for part in PARTS for name in weights(names, part)]
+    return [name for name in small if name in names] + [name for part in FOLDERS for name in weights(names, part)]
 
 
 def names_in(folder: Path) -> set[str]:
@@ -70,6 +76,6 @@ def refusal(index: Mapping[str, Any], unet: Mapping[str, Any]) -> str:
         return "is an SDXL inpainting model (its U-Net reads 9 channels): choose the ordinary model that it was made from"
     if unet.get("addition_embed_type") != "text_time" or unet.get("in_channels") != 4:
         return f"is not SDXL but a model for {index.get('_class_name', 'another pipeline')}: choose an SDXL base"
-    if not any(index.get("text_encoder") or ()):
+    if index.get("text_encoder") == [None, None]:
         return "is the SDXL refiner, which cannot be trained alone: choose the base model that it belongs to"
     return ""

@@ -13,6 +13,7 @@ from pathlib import Path
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
+from trainer.bases.layout import INDEX
 from trainer.bases.source import Facts, facts_at
 from trainer.errors import BaseModelError, UsageError, storing
 from trainer.home import Home, write_atomically
@@ -50,8 +51,8 @@ class Bases:
 
     def add(self, folder: Path) -> None:
         """Look for bases there too, from now on. Raises `UsageError`, `StorageError`."""
-        folder = folder.expanduser().resolve()
-        if not folder.is_dir():
+        folder = _resolved(folder)
+        if not os.path.isdir(folder):
             raise UsageError(f"There is no folder {folder}: give the folder that your base models lie in.")
         named = self.folders[1:]
         if folder not in named:
@@ -59,15 +60,15 @@ class Bases:
 
     def remove(self, folder: Path) -> None:
         """Look there no more; its files stay as they are. Raises `UsageError`, `StorageError`."""
-        folder, named = folder.expanduser().resolve(), self.folders[1:]
+        folder, named = _resolved(folder), self.folders[1:]
         if folder not in named:
             raise UsageError(f"{folder} is not one of your folders of bases. They are: {', '.join(map(str, named)) or 'none'}.")
         self._keep([path for path in named if path != folder])
 
     def found(self) -> list[Found]:
-        """Everything that could be a base, by name; bases first. Folders that are not there now are passed over."""
-        paths = {path for folder in self.folders for path in _candidates(folder)}
-        found = [_look(path, _state(path)) for path in paths]
+        """Everything that could be a base, once and by name; bases first. Folders that are not there now are passed over."""
+        paths = {os.path.realpath(path): path for folder in reversed(self.folders) for path in _candidates(folder)}
+        found = [_looked_at(path) for path in paths.values() if _is_text(path)]
         return sorted(found, key=lambda each: (each.facts is None, each.path.name.lower(), str(each.path)))
 
     def _keep(self, folders: list[Path]) -> None:
@@ -75,28 +76,54 @@ class Bases:
             write_atomically(self._kept, tomlkit.dumps({"folders": [str(path) for path in folders]}).encode())
 
 
+def _resolved(folder: Path) -> Path:
+    """The folder's one name; unlike Path's own, it takes whatever a person can type."""
+    return Path(os.path.realpath(os.path.expanduser(folder)))
+
+
 def _candidates(folder: Path) -> Iterator[Path]:
-    """Diffusers folders and model files at any depth; what belongs to a diffusers folder is not named by itself."""
-    for place, inner, names in os.walk(folder):
-        if "model_index.json" in names:
+    """Diffusers folders and model files at any depth; what belongs to a diffusers folder is not named by itself.
+
+    Links to other folders are followed, each folder is entered once.
+    """
+    seen = set()
+    for place, inner, names in os.walk(folder, followlinks=True):
+        here = os.path.realpath(place)
+        if here in seen:
+            inner.clear()
+            continue
+        seen.add(here)
+        if INDEX in names:
             inner.clear()
             yield Path(place)
         else:
             yield from (Path(place, name) for name in names if name.lower().endswith(_FORMS))
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """Changes when the file does."""
+def _is_text(path: Path) -> bool:
+    """Whether the name can be shown and written down; Linux allows bytes that are no letters."""
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _looked_at(path: Path) -> Found:
+    """What a folder or file is. Configs are read each time: a folder's own time tells nothing of the files below it."""
     try:
         status = path.stat()
     except OSError:
-        return (0, 0)  # gone since it was listed
-    return (status.st_size, status.st_mtime_ns)
+        return _look(path)  # gone since it was listed, which the sentence says
+    return _look(path) if path.is_dir() else _look_once(path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
-def _look(path: Path, _: tuple[int, int]) -> Found:
-    """Read the headers once, for as long as the file stays as it is."""
+def _look_once(path: Path, _size: int, _time: int) -> Found:
+    """Read the header once, for as long as the file stays as it is."""
+    return _look(path)
+
+
+def _look(path: Path) -> Found:
     try:
         return Found(path, facts_at(str(path), path))
     except BaseModelError as error:

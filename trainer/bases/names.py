@@ -85,7 +85,7 @@ _VAE_LEVELS = 4
 
 def _vae(name: str) -> tuple[Weight, ...]:
     path, _, kind = name.rpartition(".")
-    attention = re.fullmatch(r"(encoder|decoder)\.mid\.attn_1\.(\w+)", path)
+    attention = re.fullmatch(rf"(encoder|decoder)\.mid\.attn_1\.({'|'.join(_VAE_ATTENTION)})", path)
     if attention:
         how: How = "whole" if attention[2] == "norm" or kind == "bias" else "without its window"
         return (Weight("vae", f"{attention[1]}.mid_block.attentions.0.{_VAE_ATTENTION[attention[2]]}.{kind}", how),)

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from trainer.bases.source import Facts, family_named
 from trainer.settings import Family, Prediction
 
-VERSIONS: dict[bool, str] = {True: "impasto_starter", False: "sdxl_base_v1-0"}
+STARTER_VERSION, SDXL_VERSION = "impasto_starter", "sdxl_base_v1-0"
 """`ss_base_model_version` of files made on the starter, and on everything else."""
 
 FAMILIES: dict[Family, str] = {
@@ -29,6 +29,11 @@ _SDXL_ITSELF = re.compile(r"sd[-_]?xl[-_]?(v1[-_]?)?base|stable-diffusion-xl-bas
 _LONG, _SHORT = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{8}")
 _EMPTY = "e3b0c442"
 """The short hash of every file below 1 MiB."""
+
+
+def version_of(family: Family | None) -> str:
+    """`ss_base_model_version` of files made on a base of this family."""
+    return STARTER_VERSION if family == "starter" else SDXL_VERSION
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class Origin:
     def to_metadata(self) -> dict[str, str]:
         """What a LoRA's header tells of the base that it is made on; the inverse of `told_by`."""
         told = {
-            "ss_base_model_version": VERSIONS[self.family == "starter"],
+            "ss_base_model_version": version_of(self.family),
             "ss_v2": "False",
             "ss_sd_model_name": self.name,
             "ss_sd_model_hash": self.identity.short,
@@ -113,7 +118,7 @@ def _family_told_by(metadata: Mapping[str, str], name: str) -> Family | None:
     families: tuple[Family, ...] = get_args(Family)
     if stated in families:
         return families[families.index(stated)]
-    if metadata.get("ss_base_model_version") == VERSIONS[True]:
+    if metadata.get("ss_base_model_version") == STARTER_VERSION:
         return "starter"
     return family_named(name) or ("sdxl" if _SDXL_ITSELF.search(name) else None)
 

@@ -7,6 +7,7 @@ never a tensor.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -67,8 +68,8 @@ def place_of(source: str) -> Path | None:
     """The folder or file of a source; None for a Hub id."""
     if source == STARTER:
         return shipped("assets", "starter")
-    path = Path(source).expanduser()
-    return path if source.strip() and path.exists() else None
+    path = os.path.expanduser(source)  # unlike Path's, these take whatever a person can type
+    return Path(path) if source.strip() and os.path.exists(path) else None
 
 
 def family_named(text: str) -> Family | None:
@@ -127,12 +128,16 @@ def _facts_of_folder(source: str, folder: Path) -> Facts:
     refusal = layout.refusal(_config(folder, layout.INDEX) or {}, unet)
     if refusal:
         raise BaseModelError(f"{folder} {refusal}.")
+    lacking = layout.missing(layout.names_in(folder))
+    if lacking:
+        raise BaseModelError(f"{folder} is not whole, it has no {', no '.join(lacking)}: download or copy it again.")
     scheduler = _config(folder, "scheduler", "scheduler_config.json") or {}
     told = {
         "modelspec.prediction_type": "v" if scheduler.get("prediction_type") == "v_prediction" else "epsilon",
         "ztsnr": scheduler.get("rescale_betas_zero_snr", False),
     }
-    facts = _facts(source, folder, told, int(unet.get("sample_size", 128)) * 8)
+    side = unet.get("sample_size")  # may be null, or both sides
+    facts = _facts(source, folder, told, 8 * side if isinstance(side, int) else 1024)
     mark = _config(folder, MARK)
     return replace(facts, family="starter") if mark and mark.get("family") == "starter" else facts
 
@@ -165,7 +170,9 @@ def _config(folder: Path, *parts: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BaseModelError(f"{path} is missing or damaged ({error}): download the base again.") from None
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BaseModelError(f"{path} is damaged ({error}): download the base again.") from None
+    if not isinstance(found, dict):
+        raise BaseModelError(f"{path} is damaged (it holds no names and values): download the base again.")
     return found

@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 from trainer.errors import LoraFileError, storing
 from trainer.home import write_atomically
 from trainer.lora.keys import COMPONENTS, component_of
-from trainer.tensorfile import read_header
+from trainer.tensorfile import Header, read_header
 
 _PARTS = ("lora_down.weight", "lora_up.weight", "alpha")
 _FLUX = ("lora_unet_double_blocks_", "lora_unet_single_blocks_")
@@ -40,6 +40,10 @@ class Factors:
     def rank(self) -> int:
         """Rows of `down`."""
         return self.down.shape[0]
+
+    def on(self, device: torch.device) -> Factors:
+        """The same on another device."""
+        return Factors(self.down.to(device), self.up.to(device), self.alpha)
 
     def change(self) -> torch.Tensor:
         """What is added to the weight at weight 1, (out, in), float32."""
@@ -67,7 +71,7 @@ class LoraFile:
     @classmethod
     def read(cls, path: Path) -> LoraFile:
         """Read and check a file. Raises `LoraFileError`."""
-        header = read_header(path, LoraFileError)
+        header = header_of(path)
         try:
             tensors = load(path.read_bytes())
         except (SafetensorError, OSError) as error:
@@ -75,8 +79,6 @@ class LoraFile:
         grouped: dict[str, dict[str, torch.Tensor]] = {}
         for key, tensor in tensors.items():
             name, _, part = key.partition(".")
-            if component_of(name) is None or part not in _PARTS or name.startswith(_FLUX):
-                raise LoraFileError(f"{path.name} cannot be used: {_what_it_is(tensors)}.")
             if not torch.isfinite(tensor).all():
                 raise LoraFileError(f"{path.name} holds values that are not numbers (NaN) in {key}: its training failed.")
             grouped.setdefault(name, {})[part] = tensor
@@ -84,6 +86,16 @@ class LoraFile:
             raise LoraFileError(f"{path.name} holds no LoRA layers.")
         layers = {name: _factors(path, name, parts) for name, parts in sorted(grouped.items())}
         return cls(path.stem, layers, header.metadata)
+
+
+def header_of(path: Path) -> Header:
+    """The header of a LoRA file: whatever else a file is, is refused by its names, unread. Raises `LoraFileError`."""
+    header = read_header(path, LoraFileError)
+    for key in header.tensors:
+        name, _, part = key.partition(".")
+        if component_of(name) is None or part not in _PARTS or name.startswith(_FLUX):
+            raise LoraFileError(f"{path.name} cannot be used: {_what_it_is(header.tensors)}.")
+    return header
 
 
 def _factors(path: Path, name: str, parts: Mapping[str, torch.Tensor]) -> Factors:

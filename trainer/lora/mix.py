@@ -89,5 +89,5 @@ class Canvas:
             live = self._live[name]
             if name not in self._pristine:
                 self._pristine[name] = live.detach().to(self._kept_on or live.device, copy=True)
-            change = sum(weight * factors.change().to(live.device) for weight, factors in found)
+            change = sum(weight * factors.on(live.device).change() for weight, factors in found)  # the product is the larger
             live.copy_((self._pristine[name].to(live.device).float() + change).to(live.dtype))

@@ -23,17 +23,18 @@ from trainer.errors import DrawingError
 from trainer.lora.file import LoraFile
 from trainer.lora.mix import Canvas, Weighted
 from trainer.recipe import LoraChoice, Request
-from trainer.sdxl.base import Base, best_device, drawing_dtype, load_base
+from trainer.sdxl.base import Base, load_base
+from trainer.sdxl.device import best_device, drawing_dtype, free_bytes, out_of_memory
+from trainer.sdxl.memory import DrawingNeeds, DrawingSizes, way_to_draw
 from trainer.sdxl.sampler import Sampling, sample, to_picture
 from trainer.sdxl.text import TextFeatures, aligned, encode_prompt, unconditional
-from trainer.sdxl.vae import free_bytes
 from trainer.settings import Prediction
 
 CPU = torch.device("cpu")
-ROOM = 3 * 2**29
+ROOM = 2**30
 """Bytes that drawing takes beside the weights: the U-Net at 1024 px with guidance, or the VAE on a tile of 512 px."""
 ROOMY = 9 * 2**30
-"""With so much free a card holds all of SDXL in float16 (6.6 GiB) and `ROOM`."""
+"""With so much free a card holds all of SDXL in float16 (6.6 GiB), `ROOM` and the reserve."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,25 @@ class Drawn:
     picture: Image.Image | None = None
 
 
-def short_of_memory(base: Base, device: torch.device, further: int = 0) -> bool:
-    """Whether a card lacks the room for what of `base` is not there yet, `further` bytes, and drawing."""
-    if device.type != "cuda":
-        return False
-    models = (base.unet, base.te1, base.te2, base.vae)
-    absent: int = sum(weight.nbytes for model in models for weight in model.parameters() if weight.device.type != "cuda")
-    return free_bytes(device) < absent + further + ROOM
+def way_for(base: Base, device: torch.device) -> DrawingNeeds:
+    """How to draw with `base` on `device`, by what is free there; what of the base is there already counts as free."""
+
+    def bytes_of(*models: nn.Module) -> int:
+        return sum(weight.nbytes for model in models for weight in model.parameters())
+
+    here = sum(part.nbytes for model in base.models.values() for part in model.parameters() if part.device.type == device.type)
+    linears = [layer for part in base.parts.values() for layer in part.modules() if isinstance(layer, nn.Linear)]
+    sizes = DrawingSizes(
+        unet=bytes_of(base.unet),
+        text=bytes_of(base.te1, base.te2),
+        vae=bytes_of(base.vae),
+        mixable=sum(layer.weight.nbytes for layer in linears),
+        guided=ROOM,
+        whole=ROOM,  # the VAE itself sees to tiles
+        tile=ROOM,
+    )
+    way, _ = way_to_draw(sizes, free_bytes(device) + here, card=device.type == "cuda")
+    return way
 
 
 class Previewer:
@@ -61,11 +74,9 @@ class Previewer:
         """Draw on `device`, else where the base is; the base may still be on the CPU."""
         self.base = base
         self._device = device or base.device
-        linears = sum(
-            layer.weight.nbytes for part in base.parts.values() for layer in part.modules() if isinstance(layer, nn.Linear)
-        )
-        self._canvas = Canvas(base.parts, base.version, CPU if short_of_memory(base, self._device, linears) else None)
-        self._home = CPU if short_of_memory(base, self._device) else self._device
+        way = way_for(base, self._device)
+        self._canvas = Canvas(base.parts, base.version, CPU if way.copies_away else None)
+        self._home = CPU if way.visiting else self._device
         for visitor in (base.te1, base.te2, base.vae):
             visitor.to(self._home)
         base.unet.to(self._device)
@@ -105,7 +116,9 @@ class Previewer:
         """Yield after every step; the last one carries the picture. Raises `LoraFileError`, `DrawingError`."""
         try:
             yield from self._draw(request)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             raise DrawingError(
                 f"Memory ran out while a picture of {request.width}x{request.height} was drawn. "
                 "Close other programs that use the card, or choose a smaller size."

@@ -77,14 +77,20 @@ def serve(lines: Iterable[str], studio: Studio) -> Iterator[Answer]:
     """Answer every line until one says quit, or there are no more."""
     for line in lines:
         try:
-            asked = json.loads(line)
+            asked = _asked(line)
             if asked.get("do") == "quit":
                 return
             yield from studio.answers(asked)
-        except (json.JSONDecodeError, AttributeError) as error:
-            yield {"is": "error", "message": f"The previewer was sent something that is not a request: {error}."}
         except ImpastoError as error:
             yield {"is": "error", "message": str(error)}
+
+
+def _asked(line: str) -> dict[str, Any]:
+    """The request in a line. Raises `UsageError`."""
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"The previewer was sent something that is not a request: {error}.") from None
 
 
 def main() -> None:

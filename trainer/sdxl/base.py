@@ -7,7 +7,6 @@ family, which says what files made on it are called. Knows nothing of LoRAs or t
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,11 +17,12 @@ from torch import nn
 
 from trainer.bases import folder, hub, single
 from trainer.bases.models import Models
+from trainer.bases.origin import version_of
 from trainer.bases.source import Facts, facts_at, facts_of
 from trainer.lora.keys import Component
-from trainer.sdxl.quantise import Packing, precision_of, quantise
+from trainer.sdxl.quantise import precision_of, quantise
 from trainer.sdxl.vae import decode, encode
-from trainer.settings import Family, Precision, Prediction
+from trainer.settings import Family, Packing, Precision, Prediction
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Base(Models):
     @property
     def version(self) -> str:
         """`ss_base_model_version` of files made on this base."""
-        return "impasto_starter" if self.family == "starter" else "sdxl_base_v1-0"
+        return version_of(self.family)
 
     @property
     def prediction(self) -> Prediction:
@@ -74,7 +74,7 @@ class Base(Models):
     @property
     def resolution(self) -> int:
         """Side in pixels of the pictures that the base was made for."""
-        return int(self.unet.config.sample_size) * 8
+        return self.facts.resolution
 
     @cached_property
     def vae_fingerprint(self) -> str:
@@ -92,31 +92,6 @@ class Base(Models):
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Scaled latents (n, 4, h/8, w/8) -> pixels (n, 3, h, w) in -1 … 1."""
         return decode(self.vae, latents)
-
-
-def best_device() -> torch.device:
-    """CUDA, else Apple's MPS, else the CPU. `IMPASTO_DEVICE` overrules."""
-    named = os.environ.get("IMPASTO_DEVICE")
-    if named:
-        return torch.device(named)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def training_dtype(device: torch.device, precision: Literal["auto", Precision] = "auto") -> torch.dtype:
-    """What a base computes in while it is trained on: as asked, else bfloat16 on a card that has it, float16 on an older
-    one (RTX 20 and before, which only emulate bfloat16), and float32 elsewhere.
-    """
-    asked = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    if asked or device.type != "cuda":
-        return asked or torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-
-
-def drawing_dtype(device: torch.device) -> torch.dtype:
-    """float16 on a card, because bfloat16 swallows weak LoRAs when they are merged; float32 on a CPU."""
-    return torch.float32 if device.type == "cpu" else torch.float16
 
 
 def located(source: str, told: Callable[[int, int], None] | None = None) -> Facts:

@@ -22,13 +22,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from trainer.bases.names import Part
 from trainer.errors import BaseModelError
 from trainer.lora.adapter import Adapter
 from trainer.lora.keys import Component
-from trainer.sdxl.counts import Count, Packing, Part, Subject
+from trainer.sdxl.counts import Count, Subject
 from trainer.sdxl.quantise import QuantisedLinear, quantise
 from trainer.sdxl.recompute import recompute
-from trainer.settings import Precision, Recompute
+from trainer.settings import Packing, Precision, Recompute
 
 META = torch.device("meta")
 TOKENS = 77
@@ -253,10 +254,10 @@ def count_lora(subject: Subject) -> dict[Component, int]:
         return {part: sum(matrix.numel() for matrix in adapter.parameters(part)) for part in subject.trained}
 
 
-def count_mixed(subject: Subject) -> int:
-    """Bytes of the layers that a LoRA changes."""
-    with _adapted(subject) as (_, adapter):
-        return sum(layer.weight.nbytes for _, layer in adapter.named())
+def count_mixable(subject: Subject) -> int:
+    """Bytes of the linear layers, which LoRAs may change, whoever made them."""
+    parts = _skeleton(subject).parts.values()
+    return sum(layer.weight.nbytes for part in parts for layer in part.modules() if isinstance(layer, nn.Linear))
 
 
 @lru_cache(maxsize=2)
@@ -280,8 +281,10 @@ def _adapted(subject: Subject) -> Iterator[tuple[Skeleton, Adapter]]:
     with META:
         parts = {part: skeleton.parts[part] for part in subject.trained}
         adapter = Adapter.inject(parts, subject.rank, subject.rank, seed=0)
-    yield skeleton, adapter
-    adapter.eject()
+    try:
+        yield skeleton, adapter
+    finally:
+        adapter.eject()
 
 
 @torch.no_grad()

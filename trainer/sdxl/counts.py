@@ -9,24 +9,19 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from trainer.bases.layout import FOLDERS
+from trainer.bases.names import Part
 from trainer.bases.source import CONFIGS as SDXL_CONFIGS
 from trainer.bases.source import Facts
-from trainer.errors import storing
 from trainer.home import write_atomically
 from trainer.lora.keys import Component
-from trainer.settings import Precision, Recompute
-
-Part = Literal["unet", "te1", "te2", "vae"]
-Packing = Literal["int8", "nf4"]
-
-FOLDERS = ("unet", "text_encoder", "text_encoder_2", "vae")
-"""Folders of a base whose config.json says how large its models are."""
-
+from trainer.settings import Packing, Precision, Recompute
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _COUNTED_CODE = ("sdxl/counting.py", "sdxl/recompute.py", "sdxl/quantise.py", "lora/adapter.py", "lora/layer.py")
@@ -89,8 +84,8 @@ class Subject:
             digest.update(version(package).encode())
         for module in _COUNTED_CODE:
             digest.update(_PACKAGE.joinpath(module).read_bytes())
-        for part in FOLDERS:
-            path = self.configs / part / "config.json"
+        for folder in FOLDERS.values():
+            path = self.configs / folder / "config.json"
             digest.update(path.read_bytes() if path.is_file() else b"")
         return digest.hexdigest()[:32]
 
@@ -143,9 +138,9 @@ class Counts:
         """Trainable parameters of each part that is trained."""
         return self._figures("lora", lambda: _counting().count_lora(self.subject))
 
-    def mixed(self) -> int:
-        """Bytes of the layers that a LoRA of this kind changes when it is mixed in."""
-        return self._figures("mixed", lambda: {"all": _counting().count_mixed(self.subject)})["all"]
+    def mixable(self) -> int:
+        """Bytes of the layers that LoRAs may change when they are mixed in."""
+        return self._figures("mixable", lambda: {"all": _counting().count_mixable(self.subject)})["all"]
 
     def _count(self, name: str, count: Callable[[], Count]) -> Count:
         return Count(**self._figures(name, lambda: dataclasses.asdict(count())))
@@ -154,7 +149,7 @@ class Counts:
         if name not in self._kept:
             counted = count()
             self._kept = {**self._read(), name: counted}  # another process may count the same
-            with storing(self._path):
+            with suppress(OSError):  # what cannot be kept is counted again
                 write_atomically(self._path, json.dumps(self._kept).encode())
         figures: dict[Any, int] = self._kept[name]
         return figures

@@ -79,8 +79,25 @@ def training_needs(counts: Counts, precision: Precision, how: Recompute, share: 
 
 
 @dataclass(frozen=True)
+class DrawingSizes:
+    """What drawing one picture consists of."""
+
+    unet: int
+    text: int
+    vae: int
+    """Weights of the models."""
+    mixable: int
+    """Weights that LoRAs may change: so large are the untouched copies of all of them."""
+    guided: int
+    """What the U-Net takes beside its weights, with and without the prompt at once."""
+    whole: int
+    tile: int
+    """What the VAE takes beside its weights, for the whole picture and for a tile."""
+
+
+@dataclass(frozen=True)
 class DrawingNeeds:
-    """The peak of drawing one picture with a LoRA mixed in, and how it is drawn."""
+    """The peak of drawing one picture with LoRAs mixed in, and how it is drawn."""
 
     tiled: bool
     """The VAE works in tiles."""
@@ -96,14 +113,33 @@ class DrawingNeeds:
         return self.peak + reserve(self.peak)
 
 
-def drawing_needs(counts: Counts, precision: Precision) -> Iterator[DrawingNeeds]:
-    """The ways to draw one square picture, from the fastest and largest to the smallest."""
-    weights = counts.weights(precision)
-    text, vae, side = weights["te1"] + weights["te2"], weights["vae"], counts.subject.side
-    whole, tile = counts.decode(side).peak, counts.decode(min(TILE, side)).peak
-    guided, copies = counts.guided().peak, counts.mixed()
-    resident = weights["unet"] + text + vae
-    yield DrawingNeeds(False, False, False, resident + copies + max(guided, whole))
-    yield DrawingNeeds(True, False, False, resident + copies + max(guided, tile))
-    yield DrawingNeeds(True, True, False, resident + max(guided, tile))
-    yield DrawingNeeds(True, True, True, weights["unet"] + max(guided, text, vae + tile))
+def drawing_sizes(counts: Counts, precision: Precision) -> DrawingSizes:
+    """The sizes of drawing a square picture of the counts' own side."""
+    weights, side = counts.weights(precision), counts.subject.side
+    return DrawingSizes(
+        unet=weights["unet"],
+        text=weights["te1"] + weights["te2"],
+        vae=weights["vae"],
+        mixable=counts.mixable(),
+        guided=counts.guided().peak,
+        whole=counts.decode(side).peak,
+        tile=counts.decode(min(TILE, side)).peak,
+    )
+
+
+def ways_to_draw(sizes: DrawingSizes, card: bool) -> Iterator[DrawingNeeds]:
+    """From the fastest and largest to the smallest; only on a card is there another memory where something can be kept."""
+    resident = sizes.unet + sizes.text + sizes.vae
+    tiled = max(sizes.guided, sizes.tile)
+    yield DrawingNeeds(False, False, False, resident + sizes.mixable + max(sizes.guided, sizes.whole))
+    yield DrawingNeeds(True, False, False, resident + sizes.mixable + tiled)
+    if card:
+        yield DrawingNeeds(True, True, False, resident + tiled)
+        yield DrawingNeeds(True, True, True, sizes.unet + max(sizes.guided, sizes.text, sizes.vae + sizes.tile))
+
+
+def way_to_draw(sizes: DrawingSizes, free: int, card: bool) -> tuple[DrawingNeeds, bool]:
+    """The fastest way that fits into `free` bytes, or the smallest; and whether it fits."""
+    ways = list(ways_to_draw(sizes, card))
+    fitting = next((way for way in ways if way.total <= free), None)
+    return fitting or ways[-1], fitting is not None

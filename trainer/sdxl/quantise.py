@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trainer.settings import Precision
-
-Packing = Literal["int8", "nf4"]
-"""The precisions of `Settings` that this file makes."""
+from trainer.settings import Packing, Precision
 
 BLOCK = 64
 """Weights that share one scale in nf4: consecutive ones, row by row."""

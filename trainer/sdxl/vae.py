@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-import psutil
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch.overrides import TorchFunctionMode
 
 from trainer.errors import DrawingError
+from trainer.sdxl.device import free_bytes, out_of_memory
 
 Work = Callable[[torch.Tensor], torch.Tensor]
 TILES = (96, 64, 48, 32)
@@ -63,14 +63,6 @@ def decode(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
     return _each(vae, work, latents.to(vae.device, torch.float32) / vae.config.scaling_factor, (1, 8)).clamp(-1, 1)
 
 
-def free_bytes(device: torch.device) -> int:
-    """What can still be allocated on a device."""
-    if device.type != "cuda":
-        return int(psutil.virtual_memory().available)
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # kept by torch for its next tensors
-    return int(torch.cuda.mem_get_info(device)[0]) + unused
-
-
 def needed_bytes(vae: AutoencoderKL, height: int, width: int) -> int:
     """The most that encoding or decoding one picture of this size in pixels takes, in float32, beside the weights.
 
@@ -103,8 +95,9 @@ def _whole_or_tiled(vae: AutoencoderKL, work: Work, given: torch.Tensor, sides: 
             continue
         try:
             return tiled(work, given, side, sides)
-        except torch.OutOfMemoryError:
-            continue
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
     raise DrawingError(
         f"Memory ran out in the VAE, even in tiles, for a picture of {8 * width}x{8 * height}: "
         f"{free / 2**30:.1f} GiB are free. Close other programs that use the card, or choose a smaller size."

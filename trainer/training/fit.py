@@ -18,7 +18,7 @@ from trainer.bases.source import Facts
 from trainer.errors import RunError
 from trainer.lora.keys import COMPONENTS, Component
 from trainer.sdxl.counts import Counts, Subject, configs_of
-from trainer.sdxl.memory import DrawingNeeds, Needs, drawing_needs, step_count, training_needs
+from trainer.sdxl.memory import DrawingNeeds, Needs, drawing_sizes, step_count, training_needs, way_to_draw
 from trainer.settings import Precision, Recompute, Settings
 from trainer.training.machine import Machine
 from trainer.training.plan import Plan
@@ -166,10 +166,9 @@ def choose(job: Job, machine: Machine) -> Fit:
 
 
 def draw_fit(counts: Counts, free: int, native: Precision) -> tuple[DrawingNeeds, bool]:
-    """The fastest way to draw with a LoRA that fits into `free` bytes, or the smallest; and whether it fits."""
-    ways = list(drawing_needs(counts, "fp32" if native == "fp32" else "fp16"))
-    fitting = next((way for way in ways if way.total <= free), None)
-    return fitting or ways[-1], fitting is not None
+    """The fastest way to draw with LoRAs that fits into `free` bytes, or the smallest; and whether it fits."""
+    card = native != "fp32"
+    return way_to_draw(drawing_sizes(counts, "fp16" if card else "fp32"), free, card)
 
 
 def size(of: float) -> str:

@@ -26,10 +26,12 @@ from trainer.errors import PictureError, RunError
 from trainer.home import Home
 from trainer.lora import file
 from trainer.lora.adapter import Adapter
-from trainer.sdxl.base import Base, best_device, load_base, located, training_dtype
+from trainer.sdxl.base import Base, load_base, located
+from trainer.sdxl.device import best_device, out_of_memory, training_dtype
 from trainer.sdxl.quantise import packing_of
 from trainer.sdxl.recompute import recompute
 from trainer.sdxl.text import encode_text
+from trainer.settings import Recompute
 from trainer.training import checkpoint, diffusion, metadata, optim
 from trainer.training.events import (
     Encoded,
@@ -70,6 +72,7 @@ class _Training:
     abar: torch.Tensor
     cache: Path
     """Where it is remembered what the base is known by."""
+    recompute: Recompute
     scale: optim.LossScale | None = None
     """Where the gradients are float16."""
     step: int = 0
@@ -90,6 +93,18 @@ def train(run: Run, home: Home) -> Iterator[Event]:
 
     Raises `ImpastoError`; the LoRA and the checkpoints on disk are whole at any moment.
     """
+    try:
+        yield from _trained(run, home)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise RunError(
+            "Memory ran out in the training; its last checkpoint is kept. Close other programs that use memory and resume it. "
+            "If that is not enough, start again with a smaller batch or resolution, or with recompute full."
+        ) from None
+
+
+def _trained(run: Run, home: Home) -> Iterator[Event]:
     before = fold(run.events())
     if before.state == "finished" and run.lora.is_file():
         yield Finished(step=before.step, lora=run.lora.name, seconds=before.seconds)
@@ -150,7 +165,13 @@ def _fit(run: Run, plan: Plan, facts: Facts, device: torch.device, home: Home) -
     """How this machine takes the run. One that is gone on with keeps its precision, so that its steps stay the same."""
     taken = [event.precision for event in run.events() if isinstance(event, Started) and event.precision]
     settings = run.settings.model_copy(update={"precision": taken[0]}) if taken else run.settings
-    return choose(Job.of(settings, plan, facts, home.cache), machine_of(device))
+    job, machine = Job.of(settings, plan, facts, home.cache), machine_of(device)
+    try:
+        return choose(job, machine)
+    except RunError as error:
+        if not taken:
+            raise
+        raise RunError(f"{error} What has begun keeps its settings: resume it with more memory, or start again.") from None
 
 
 def _prepare(run: Run, base: Base, plan: Plan, found: Fit, home: Home) -> Generator[Event, None, _Training]:
@@ -159,7 +180,8 @@ def _prepare(run: Run, base: Base, plan: Plan, found: Fit, home: Home) -> Genera
     plan, encoded = yield from _encode(run, base, plan, home)
     parts = {component: base.parts[component] for component in optim.rates(settings)}
     adapter = Adapter.inject(parts, settings.rank, settings.alpha, settings.seed)
-    recompute(base.parts, found.chosen.rung.recompute)
+    how = found.chosen.rung.recompute
+    recompute(base.parts, how)
     abar = diffusion.alphas_cumprod(base.scheduler)
     yield Started(
         steps=plan.steps,
@@ -167,12 +189,12 @@ def _prepare(run: Run, base: Base, plan: Plan, found: Fit, home: Home) -> Genera
         base=run.base,
         device=str(base.device),
         precision=base.precision,
-        recompute=found.chosen.rung.recompute,
+        recompute=how,
         fit=found.sentence,
         buckets=plan.buckets,
     )
     scale = optim.LossScale() if base.unet.dtype == torch.float16 else None
-    return _Training(run, base, adapter, optim.make_optimizer(adapter, settings), plan, encoded, abar, home.cache, scale)
+    return _Training(run, base, adapter, optim.make_optimizer(adapter, settings), plan, encoded, abar, home.cache, how, scale)
 
 
 def _encode(run: Run, base: Base, plan: Plan, home: Home) -> Generator[Event, None, tuple[Plan, list[EncodedPicture]]]:
@@ -291,5 +313,5 @@ def _write_lora(training: _Training) -> None:
     """The LoRA as it is now, in the form that every tool reads."""
     run, base = training.run, training.base
     texts = metadata.describe(run, training.plan, origin_of(base.facts, training.cache), training.step)
-    texts |= metadata.describe_precision(base.precision, str(base.unet.dtype).removeprefix("torch."))
+    texts |= metadata.describe_rung(base.precision, training.recompute, str(base.unet.dtype).removeprefix("torch."))
     file.write(run.lora, training.adapter.factors(), texts)

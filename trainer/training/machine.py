@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from trainer.errors import UsageError
+from trainer.errors import RunError, UsageError
 from trainer.sdxl.counts import Count
 from trainer.settings import Precision
 
@@ -105,27 +105,40 @@ def example(free: int) -> Machine:
 
 
 def machine_of(device: torch.device) -> Machine:
-    """What is known of a device of this computer, its rates measured in a fraction of a second."""
+    """What is known of a device of this computer, its rates measured in a fraction of a second. Raises `RunError` where
+    even that is too much, because other programs have all its memory.
+    """
+    from trainer.sdxl.device import out_of_memory
+
+    try:
+        return _measured(device)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise RunError(f"No memory is free on {device}: close other programs that use it.") from None
+
+
+def _measured(device: torch.device) -> Machine:
     import torch
 
-    from trainer.sdxl.base import training_dtype
-    from trainer.sdxl.vae import free_bytes
+    from trainer.sdxl.device import free_bytes, training_dtype
 
     free, dtype = free_bytes(device), training_dtype(device)
-    if device.type != "cuda":
-        square = torch.ones(512, 512, device=device)
+    if device.type == "cpu":
+        square = torch.ones(512, 512)
         rate = 2 * 512**3 / _shortest(lambda: square @ square)
-        return Machine("CPU" if device.type == "cpu" else str(device), free, "fp32", rate, CPU_BANDWIDTH, CPU_LAUNCH)
+        return Machine("CPU", free, "fp32", rate, CPU_BANDWIDTH, CPU_LAUNCH)
     square = torch.ones(4096, 4096, device=device, dtype=dtype)
 
     def finished(run: Callable[[], torch.Tensor]) -> None:
         run()
-        torch.cuda.synchronize(device)
+        torch.get_device_module(device).synchronize()
 
     rate = OF_MEASURED * 2 * 4096**3 / _shortest(lambda: finished(lambda: square @ square))
     bandwidth = 2 * square.nbytes / _shortest(lambda: finished(square.clone))
-    native: Precision = "bf16" if dtype == torch.bfloat16 else "fp16"
-    return Machine(torch.cuda.get_device_name(device), free, native, rate, bandwidth, CARD_LAUNCH)
+    natives: dict[torch.dtype, Precision] = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    return Machine(name, free, natives.get(dtype, "fp32"), rate, bandwidth, CARD_LAUNCH)
 
 
 def _shortest(run: Callable[[], object]) -> float:

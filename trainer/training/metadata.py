@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from trainer import __version__
 from trainer.bases.origin import Origin
-from trainer.settings import Precision
+from trainer.settings import Precision, Recompute
 from trainer.training.plan import Plan
 from trainer.training.run import Run
 
@@ -43,7 +43,6 @@ def describe(run: Run, plan: Plan, base: Origin, step: int) -> dict[str, str]:
         "ss_noise_offset": settings.noise_offset,
         "ss_caption_dropout_rate": settings.caption_dropout,
         "ss_max_grad_norm": settings.max_grad_norm,
-        "ss_gradient_checkpointing": settings.recompute != "none",
         "ss_seed": settings.seed,
         "ss_tag_frequency": json.dumps({run.dataset.name: dict(tags.most_common(200))}, ensure_ascii=False),
         "ss_training_comment": ONLY_STARTER if starter else "",
@@ -60,9 +59,10 @@ def describe(run: Run, plan: Plan, base: Origin, step: int) -> dict[str, str]:
     return {key: str(text) for key, text in texts.items() if str(text)}
 
 
-def describe_precision(precision: Precision, computed_in: str) -> dict[str, str]:
-    """How the base was kept in the training, and what it computed in, given as torch calls it, such as `bfloat16`."""
+def describe_rung(precision: Precision, recompute: Recompute, computed_in: str) -> dict[str, str]:
+    """How the base was kept in the training, what was computed twice, and in what type, as torch calls it (`bfloat16`)."""
     return {
         "ss_mixed_precision": {"bfloat16": "bf16", "float16": "fp16"}.get(computed_in, "no"),
+        "ss_gradient_checkpointing": str(recompute != "none"),
         "impasto.precision": precision,
     }

@@ -5,6 +5,7 @@ and the memory is named.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from trainer.bases.source import Facts
@@ -20,6 +21,7 @@ from trainer.training.plan import Plan
 def outlook(dataset: Dataset, facts: Facts, settings: Settings, memory: str | None, home: Home) -> dict[str, Any]:
     """The plan of a training and its fit, as one JSON object. Raises `UsageError` for a memory that is no size."""
     machine = _machine(memory)
+    facts = facts.overruled(settings.family, settings.prediction)
     plan = Plan.of(dataset, settings)
     job = Job.of(settings, plan, facts, home.cache)
     found = fit(job, machine)
@@ -56,7 +58,7 @@ def outlook(dataset: Dataset, facts: Facts, settings: Settings, memory: str | No
 def _machine(memory: str | None) -> Machine:
     if memory is not None:
         return example(parse_memory(memory))
-    from trainer.sdxl.base import best_device
+    from trainer.sdxl.device import best_device
 
     return machine_of(best_device())
 
@@ -76,7 +78,7 @@ def _seconds(found: Fit, plan: Plan, machine: Machine) -> float:
     counts, side = found.job.counts(half=machine.native != "fp32"), settings.resolution
     encoding = machine.seconds(counts.encode(side), single=True) * len(plan.pictures)
     sample = settings.sample_steps * machine.seconds(counts.guided()) + machine.seconds(counts.decode(side), single=True)
-    rounds = 1 + plan.steps // settings.sample_every if settings.sample_every else 0
+    rounds = 1 + math.ceil(plan.steps / settings.sample_every) if settings.sample_every else 0
     prompts = len(settings.sample_prompts) or min(2, len(plan.pictures))
     return encoding + plan.steps * found.chosen.seconds + rounds * prompts * sample
 

@@ -11,6 +11,7 @@ from trainer.data.captions import with_trigger
 from trainer.errors import DrawingError
 from trainer.recipe import Request, infotext, write_png
 from trainer.sdxl.base import Base
+from trainer.sdxl.device import out_of_memory
 from trainer.sdxl.prompt import literal
 from trainer.sdxl.sampler import Sampling, sample, to_picture
 from trainer.sdxl.text import encode_prompt, unconditional
@@ -36,16 +37,16 @@ def draw_samples(run: Run, base: Base, plan: Plan, step: int) -> Iterator[Event]
     settings = run.settings
     for number, prompt in enumerate(sample_prompts(run, plan)):
         side, seed = settings.resolution // 32 * 32, settings.seed + number
-        asked = Request(
-            prompt=prompt, seed=seed, steps=settings.sample_steps, cfg=settings.sample_cfg, width=side, height=side
-        )
+        asked = Request(prompt=prompt, seed=seed, steps=settings.sample_steps, cfg=settings.sample_cfg, width=side, height=side)
         path = run.samples / f"{step:06d}-{number}.png"
         try:
             picture = _drawn(base, asked)
         except DrawingError as error:
             yield Warned(message=f"A sample was left out: {error}")
             continue
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             yield Warned(message="A sample was left out: memory ran out while it was drawn. The training goes on.")
             continue
         write_png(path, picture, infotext(asked, run.base))

@@ -109,3 +109,18 @@ def test_stop_leaves_word_in_the_run(tab: TrainTab, desk: Desk, done: list[str])
     tab.start(given(tab))
     tab.ask_to_stop("stripes")
     assert desk.trainings.open("stripes").asked_to_stop
+
+
+def test_the_fit_is_asked_of_the_engine(tab: TrainTab, monkeypatch: pytest.MonkeyPatch) -> None:
+    rested: list[bool] = []
+    monkeypatch.setattr(Previewer, "rest", lambda self: rested.append(True))
+    shown = tab.show_fit(given(tab, steps="20", rank="4"))
+    assert shown["visible"] is True
+    assert shown["value"].startswith("**Fits\\: ")
+    assert "20 steps" in shown["value"]
+    assert rested == [True], "the card's memory is measured without the previewer"
+
+
+def test_a_fit_that_cannot_be_told_is_a_sentence(tab: TrainTab, done: list[str]) -> None:
+    with pytest.raises(ImpastoError, match=r"resolution cannot be '1'"):
+        tab.show_fit(given(tab, resolution="1"))

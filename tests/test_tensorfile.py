@@ -1,0 +1,46 @@
+"""Headers that no program should write end in a sentence, not in a traceback."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from trainer.errors import BaseModelError
+from trainer.tensorfile import TensorInfo, read_header
+
+
+def write(path: Path, table: bytes, content: bytes = b"") -> Path:
+    path.write_bytes(struct.pack("<Q", len(table)) + table + content)
+    return path
+
+
+def entry(shape: str = "[2]", offsets: str = "[0, 4]") -> bytes:
+    return f'{{"a": {{"dtype": "F16", "shape": {shape}, "data_offsets": {offsets}}}}}'.encode()
+
+
+def test_a_header_is_read_with_its_texts(tmp_path: Path) -> None:
+    table = entry().replace(b"{", b'{"__metadata__": {"title": "T"}, ', 1)
+    header = read_header(write(tmp_path / "a.safetensors", table, bytes(4)), BaseModelError)
+    assert header.tensors == {"a": TensorInfo("F16", (2,), 0, 4)}
+    assert header.metadata == {"title": "T"}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        entry(shape="[Infinity]"), entry(shape="[NaN]"), entry(shape="[-1]"), entry(shape="7"), entry(shape='["x"]'),
+        entry(shape=f"[{'9' * 5000}]"), entry(offsets="[4, 0]"), entry(offsets="[0, Infinity]"), entry(offsets="[0]"),
+        entry(offsets='["0", "4"]'), b'{"a": 5}', b'{"a": {}}', b'{"a"}', b'{"\xff": 1}',
+    ],
+)  # fmt: skip
+def test_a_damaged_header_is_told_of(tmp_path: Path, table: bytes) -> None:
+    path = write(tmp_path / "odd.safetensors", table, bytes(4))
+    with pytest.raises(BaseModelError, match=r"^odd\.safetensors has a damaged header: download or copy it again\.$"):
+        read_header(path, BaseModelError)
+
+
+def test_a_name_that_no_disk_can_have_is_told_of(tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match=r"cannot be opened|There is no file"):
+        read_header(tmp_path / ("long" * 1000), BaseModelError)
