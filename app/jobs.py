@@ -7,13 +7,14 @@ draws for all; it ends with the page, or when the card is wanted for a training.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import trainer
 from trainer.bases.origin import Remark
@@ -22,8 +23,13 @@ from trainer.home import Home
 from trainer.recipe import Request
 from trainer.training.run import Run
 
-Advance = Callable[[int, int], None]
-"""Told (done, total) while something is drawn."""
+
+class Advance(Protocol):
+    """Told how far something is: steps of a drawing, or what else is said to be done first."""
+
+    def __call__(self, done: int, total: int, *, doing: str = "") -> None:
+        """`done` of `total`."""
+
 
 _ROOT = Path(trainer.__file__).resolve().parents[1]
 """Where `python -m trainer` is found, installed or not."""
@@ -60,8 +66,9 @@ def ask(home: Home, arguments: Sequence[str]) -> dict[str, Any]:
     """Run a command of the engine to its end; its result. Raises `CommandError` with the command's own sentence."""
     command = [sys.executable, "-m", "trainer", "--home", str(home.root), *arguments, "--json"]
     done = subprocess.run(
-        command, cwd=_ROOT, capture_output=True, encoding="utf-8", errors="replace", check=False, creationflags=_no_window()
-    )
+        command, cwd=_ROOT, env={**os.environ, "PYTHONIOENCODING": "utf-8"}, creationflags=_no_window(),
+        capture_output=True, encoding="utf-8", errors="replace", check=False,
+    )  # fmt: skip
     if done.returncode != 0:
         raise CommandError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "The command ended without a word.")
     answer: dict[str, Any] = json.loads(done.stdout)
@@ -172,12 +179,15 @@ class Previewer:
                 process.stdin.flush()
                 for line in process.stdout:
                     answer = json.loads(line)
-                    answered = answer["is"] != "step"
+                    answered = answer["is"] in ("done", "error")
                     if answer["is"] == "error":
                         raise PreviewError(answer["message"])
                     if answered:
                         return [Remark(**each) for each in answer["remarks"]]
-                    advance(answer["done"], answer["total"])
+                    if answer["is"] == "step":
+                        advance(answer["done"], answer["total"])
+                    else:
+                        advance(answer["done"] >> 20, answer["total"] >> 20, doing="Downloading the base model (MiB)")
             except (BrokenPipeError, json.JSONDecodeError):
                 pass  # the process has ended: told below
             finally:

@@ -62,7 +62,7 @@ def build(home: Home) -> tuple[Desk, gr.Blocks]:
         demo.load(train.choose_dataset, dataset.name, train.dataset, **quiet)
         demo.load(train.show_latest, None, train.outputs, **quiet)
         demo.load(train.show_preset, [train.preset, train.base], [*train.form.components, train.only_starter], **quiet)
-        demo.load(told(lambda: train.bases.show(len(bases))), None, [train.bases.list, *bases], **quiet)
+        demo.load(told(train.bases.show), None, [train.bases.list, *bases], **quiet)
         demo.load(preview.refresh, preview.choices, preview.choices, **quiet)
         demo.load(preview.show_defaults, preview.base, [preview.steps, preview.cfg], **quiet)
         train_tab.select(train.choose_dataset, dataset.name, train.dataset, **quiet)

@@ -43,3 +43,19 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny import save_dataset
 
     return save_dataset(tmp_path_factory.mktemp("datasets") / "stripes")
+
+
+@pytest.fixture(scope="session")
+def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SDXL's configs at a sixteenth of the widths, for the checkpoints of `tests/checkpoint.py`."""
+    from tests.checkpoint import write_configs
+
+    return write_configs(tmp_path_factory.mktemp("configs"))
+
+
+@pytest.fixture
+def narrow(configs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program takes the narrow configs for SDXL's."""
+    from trainer.bases import source
+
+    monkeypatch.setattr(source, "CONFIGS", configs)

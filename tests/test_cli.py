@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -240,6 +242,28 @@ def test_inspect_tells_what_a_file_holds(impasto: Any, lora: Path) -> None:
     assert told["alphas"] == {"1": sum(told["modules"].values())}
     assert told["modules"]["te1"] == 8
     assert min(told["change"].values()) > 0
+
+
+def test_inspect_says_what_else_a_file_is_and_reads_none_of_its_tensors(
+    impasto: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_bytes", None)
+    save_file({"encoder.down.0.weight": torch.zeros(2)}, tmp_path / "vae.safetensors")
+    assert impasto("inspect", tmp_path / "vae.safetensors").sentence.startswith("vae.safetensors is a VAE, not an SDXL base")
+    draw = ("generate", "a", "--lora", tmp_path / "vae.safetensors", "--base", "nowhere", "--out", tmp_path / "a.png")
+    assert "it is a VAE, not a LoRA" in impasto(*draw).sentence
+
+
+def test_names_that_a_console_cannot_write_are_told_all_the_same(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "bases").mkdir(parents=True)
+    header_only(home / "bases" / "絵ponyXL.safetensors")
+    command = [sys.executable, "-m", "trainer", "--home", str(home), "bases"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}  # as Windows has it in a pipe
+    told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True).stdout
+    assert told.startswith(b"\\u7d75ponyXL: pony")
+    as_json = subprocess.run([*command, "--json"], cwd=ROOT, env=environment, capture_output=True, check=True).stdout
+    assert json.loads(as_json.decode("ascii"))["bases"][0]["name"] == "絵ponyXL"
 
 
 def test_inspect_of_several_files_is_one_object(impasto: Any, lora: Path) -> None:

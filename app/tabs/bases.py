@@ -6,6 +6,7 @@ Knows what `trainer.bases.library` tells of files; loads none.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ import gradio as gr
 from app.desk import Desk
 from app.notice import literal, told
 from trainer.bases.library import Bases, Found
-from trainer.bases.source import STARTER, Facts
-from trainer.errors import ImpastoError, UsageError
-from trainer.home import Home
+from trainer.bases.source import STARTER, Facts, facts_of, kept_as
+from trainer.errors import UsageError
 
 OFFERED_FIRST = (f"{STARTER} (comes with Impasto)", STARTER)
 MOST_TOLD = 20
@@ -36,12 +36,15 @@ def typed(base: str | None) -> str:
     return (base or "").strip().strip('"') or STARTER
 
 
-def offered(home: Home) -> list[tuple[str, str]]:
-    """The bases to choose from. A damaged list of folders offers the starter alone; the panel tells of it."""
-    try:
-        found = Bases(home).found()
-    except ImpastoError:
-        return [OFFERED_FIRST]
+def chosen(base: str | None) -> str:
+    """The same for another process, which works in another folder. Raises `BaseModelError` where there is no such base."""
+    source = typed(base)
+    facts_of(source)
+    return kept_as(source)
+
+
+def offered(found: Sequence[Found]) -> list[tuple[str, str]]:
+    """The bases to choose from, each under a label of its own."""
     bases = [(base.path, base.facts) for base in found if base.facts]
     called = Counter(facts.name for _, facts in bases)
     offers = [OFFERED_FIRST]
@@ -57,6 +60,7 @@ class BasesPanel:
     def __init__(self, desk: Desk) -> None:
         """Build the panel where the page is being built."""
         self.desk = desk
+        self.choices: list[gr.Dropdown] = []
         with gr.Accordion("Your base models", open=False, elem_id="bases"):
             self.folder = gr.Textbox(
                 label="Folder with base models", max_lines=1, elem_id="bases-folder",
@@ -69,25 +73,27 @@ class BasesPanel:
 
     def connect(self, choices: list[gr.Dropdown]) -> None:
         """Wire the events; `choices` are the inputs that offer what is found."""
+        self.choices = choices
         shown = [self.list, *choices]
         self.add.click(told(self.look_there), self.folder, shown)
         self.folder.submit(told(self.look_there), self.folder, shown)
         self.remove.click(told(self.look_there_no_more), self.folder, shown)
 
-    def show(self, choices: int) -> list[Any]:
-        """What there is now: for the list, and for as many inputs as there are. Raises `BaseModelError`."""
+    def show(self) -> list[Any]:
+        """What there is now: for the list, and for the inputs. Raises `BaseModelError`."""
         bases = Bases(self.desk.home)
-        return [_listed(bases.folders, bases.found()), *[gr.update(choices=offered(self.desk.home))] * choices]
+        found = bases.found()
+        return [_listed(bases.folders, found), *[gr.update(choices=offered(found))] * len(self.choices)]
 
     def look_there(self, folder: str | None) -> list[Any]:
         """Name a folder. Raises `UsageError`, `StorageError`, `BaseModelError`."""
         Bases(self.desk.home).add(_path(folder))
-        return self.show(2)
+        return self.show()
 
     def look_there_no_more(self, folder: str | None) -> list[Any]:
         """Take a folder back. Raises `UsageError`, `StorageError`, `BaseModelError`."""
         Bases(self.desk.home).remove(_path(folder))
-        return self.show(2)
+        return self.show()
 
 
 def _path(folder: str | None) -> Path:

@@ -17,8 +17,9 @@ import gradio as gr
 
 from app import shelf
 from app.desk import Desk
+from app.jobs import Advance
 from app.notice import literal, told
-from app.tabs.bases import base_choice, typed
+from app.tabs.bases import base_choice, chosen, typed
 from trainer import presets
 from trainer.bases.origin import Remark
 from trainer.bases.source import facts_of, family_of
@@ -201,8 +202,7 @@ class PreviewTab:
 
     def draw(self, given: dict[Any, Any], progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008 - gradio looks here
         """Draw the mix, and the base alone unless it is known, and keep the picture. Raises `ImpastoError`."""
-        base = typed(given[self.base])
-        facts_of(base)
+        base = chosen(given[self.base])
         self._leave_the_card_to_a_training()
         request, began = self.request(given), time.monotonic()
         alone = self._base_alone(base, replace(request, loras=()), progress)
@@ -225,11 +225,12 @@ class PreviewTab:
         """Draw the style sheet of the first LoRA beside its file. Raises `ImpastoError`."""
         if not key:
             raise UsageError("Choose LoRA 1 first: the sheet shows that one.")
+        source = chosen(base)
         self._leave_the_card_to_a_training()
         lora = shelf.find(self.desk.home, key)
         out = lora.path.with_name(f"{lora.path.stem}-sheet.png")
         advance = _advance(progress, "Drawing the sheet")
-        remarks = self.desk.previewer.sheet(typed(base), prediction, lora.path, out, advance)
+        remarks = self.desk.previewer.sheet(source, prediction, lora.path, out, advance)
         return {
             self.sheet: gr.update(value=str(self.desk.thumbnails.of(out, 2400)), visible=True),
             self.told: f"The style sheet is kept as {literal(str(out))}" + _said(remarks),
@@ -258,9 +259,13 @@ def _weight(label: str, elem_id: str, **layout: Any) -> gr.Slider:
     return gr.Slider(-2, 2, 1, step=0.05, label=label, elem_id=elem_id, buttons=[], **layout)
 
 
-def _advance(progress: gr.Progress, doing: str) -> Any:
+def _advance(progress: gr.Progress, drawing: str) -> Advance:
     progress(0, desc="Loading the base model")
-    return lambda done, total: progress((done, total), desc=doing, unit="steps")
+
+    def advance(done: int, total: int, *, doing: str = "") -> None:
+        progress((done, total), desc=doing or drawing, unit="steps")
+
+    return advance
 
 
 def _usual(base: str) -> Settings:

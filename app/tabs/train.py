@@ -15,9 +15,9 @@ from app.desk import Desk
 from app.form import Form
 from app.jobs import ask
 from app.notice import told
-from app.tabs.bases import BasesPanel, base_choice, typed
+from app.tabs.bases import BasesPanel, base_choice, chosen, typed
 from trainer import presets
-from trainer.bases.source import facts_of, family_of, kept_as
+from trainer.bases.source import family_of
 from trainer.errors import RunError
 from trainer.home import free_name, safe_name
 from trainer.training.run import Run
@@ -114,18 +114,18 @@ class TrainTab:
 
     def show_fit(self, given: dict[Any, Any]) -> Any:
         """What memory and time this training would take, before anything is loaded. Raises `ImpastoError`."""
-        dataset, base = self.desk.dataset(given[self.dataset]).for_training(), _base(given[self.base])
+        dataset, base = self.desk.dataset(given[self.dataset]).for_training(), chosen(given[self.base])
         self._refuse_while_training()
         self.desk.previewer.rest()
-        chosen = [f"{name}={value}" for name, value in self.form.overrides(given).items()]
-        settings = [part for setting in chosen for part in ("--set", setting)]
+        changed = [f"{name}={value}" for name, value in self.form.overrides(given).items()]
+        settings = [part for setting in changed for part in ("--set", setting)]
         asked = ["plan", str(dataset.folder), "--base", base, "--preset", given[self.preset], *settings]
         return gr.update(value=render.outlook(ask(self.desk.home, asked)), visible=True)
 
     def start(self, given: dict[Any, Any]) -> Updates:
         """Make a run and start its process. Raises `ImpastoError`."""
         dataset = self.desk.dataset(given[self.dataset]).for_training()
-        base = _base(given[self.base])
+        base = chosen(given[self.base])
         overrides = {"trigger": dataset.trigger, **self.form.overrides(given)}
         settings = presets.load(given[self.preset]).settings(family_of(base), overrides)
         self._refuse_while_training()
@@ -190,13 +190,6 @@ class TrainTab:
     def _samples(self, run: Run) -> list[tuple[Path, str]]:
         found = render.samples(run, self.desk.watch.progress(run))
         return [(self.desk.thumbnails.of(path, 768), caption) for path, caption in found]
-
-
-def _base(given: str | None) -> str:
-    """A base's source as the run keeps it: the process that reads it runs in another folder. Raises `BaseModelError`."""
-    source = typed(given)
-    facts_of(source)
-    return kept_as(source)
 
 
 def _uncapitalised(text: str) -> str:

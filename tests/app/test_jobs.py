@@ -32,6 +32,8 @@ for line in sys.stdin:
     if prompt == "complain":
         print(json.dumps({"is": "error", "message": "That is no prompt."}), flush=True)
         continue
+    if prompt == "from the Hub":
+        print(json.dumps({"is": "fetch", "done": 5 << 20, "total": 7 << 20}), flush=True)
     for done in (1, 2):
         print(json.dumps({"is": "step", "done": done, "total": 2}), flush=True)
     open(asked["out"], "a").write(prompt)
@@ -75,7 +77,7 @@ def run(home: Home) -> Run:
 class TestPreviewer:
     def draw(self, previewer: Previewer, prompt: str, out: Path) -> list[tuple[int, int]]:
         steps: list[tuple[int, int]] = []
-        previewer.draw("starter", Request(prompt), out, lambda done, total: steps.append((done, total)))
+        previewer.draw("starter", Request(prompt), out, lambda done, total, **_: steps.append((done, total)))
         return steps
 
     @pytest.mark.usefixtures("script")
@@ -94,8 +96,18 @@ class TestPreviewer:
 
     @pytest.mark.usefixtures("script")
     def test_what_is_said_of_the_loras_comes_with_the_picture(self, home: Home, tmp_path: Path) -> None:
-        said = Previewer(home).draw("starter", Request("a house"), tmp_path / "a", lambda done, total: None)
+        said = Previewer(home).draw("starter", Request("a house"), tmp_path / "a", lambda done, total, **_: None)
         assert said == [Remark("note", f"Remembered in {home.cache}.")]
+
+    @pytest.mark.usefixtures("script")
+    def test_a_download_is_told_of_as_such(self, home: Home, tmp_path: Path) -> None:
+        told: list[tuple[int, int, str]] = []
+
+        def advance(done: int, total: int, *, doing: str = "") -> None:
+            told.append((done, total, doing))
+
+        Previewer(home).draw("some/base", Request("from the Hub"), tmp_path / "a", advance)
+        assert told == [(5, 7, "Downloading the base model (MiB)"), (1, 2, ""), (2, 2, "")]
 
     @pytest.mark.usefixtures("script")
     def test_an_error_is_told_and_the_process_stays(self, home: Home, tmp_path: Path) -> None:
@@ -117,7 +129,7 @@ class TestPreviewer:
     def test_answers_that_nobody_waited_for_are_not_given_to_the_next(self, home: Home, tmp_path: Path) -> None:
         previewer = Previewer(home)
 
-        def give_up(done: int, total: int) -> None:
+        def give_up(done: int, total: int, *, doing: str = "") -> None:
             raise RuntimeError("the browser has gone")
 
         with pytest.raises(RuntimeError):
@@ -132,7 +144,7 @@ class TestPreviewer:
 
         def draw() -> None:
             try:
-                previewer.draw("starter", Request("take long"), tmp_path / "a", lambda done, total: begun.set())
+                previewer.draw("starter", Request("take long"), tmp_path / "a", lambda done, total, **_: begun.set())
             except PreviewError as error:
                 told.append(str(error))
 
@@ -146,14 +158,13 @@ class TestPreviewer:
         previewer.unload()
         assert self.draw(previewer, "a house", tmp_path / "b")
 
-
     @pytest.mark.usefixtures("script")
     def test_it_rests_only_when_it_does_not_draw(self, home: Home, tmp_path: Path) -> None:
         previewer = Previewer(home)
         self.draw(previewer, "a house", tmp_path / "a")
         idle = previewer._process
         assert idle is not None
-        previewer.draw("starter", Request("a boat"), tmp_path / "b", lambda done, total: previewer.rest())
+        previewer.draw("starter", Request("a boat"), tmp_path / "b", lambda done, total, **_: previewer.rest())
         assert (tmp_path / "b").read_text() == "a boat", "what is being drawn is finished"
         assert idle.poll() is None
         previewer.rest()

@@ -423,6 +423,16 @@ def test_a_repository_of_one_checkpoint_gives_that_file(server: FakeHub) -> None
     assert not server.asked
 
 
+def test_a_lora_that_came_earlier_is_not_taken_for_the_base_beside_it(server: FakeHub, repository: dict[str, bytes]) -> None:
+    snapshot = hub._storage("owner/base") / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (snapshot / "offset-lora.safetensors").write_bytes(save({"lora_unet_x.lora_down.weight": torch.zeros(2, 2)}))
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text(COMMIT, encoding="utf-8")
+    assert cached("owner/base") is None
+    assert (fetch("owner/base") / "model_index.json").is_file()
+
+
 def test_of_several_checkpoints_one_must_be_named(server: FakeHub) -> None:
     server.repos["owner/many"] = {"a.safetensors": single_file(), "b.safetensors": single_file()}
     with pytest.raises(BaseModelError, match=r"several models: a\.safetensors \(0\.0 GiB\), b\.safetensors.*owner/many/a\.saf"):

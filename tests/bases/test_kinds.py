@@ -93,7 +93,7 @@ KINDS: dict[str, tuple[Callable[[Table], Table], str]] = {
     "unet of a folder": (only("down_blocks.0.resnets.0.conv1.weight", "conv_in.weight"), "part of a diffusers folder"),
     "controlnet": (only("controlnet_cond_embedding.conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"), "a ControlNet"),
     "embedding": (only("clip_g", "clip_l"), "an embedding"),
-    "something": (only("layer.weight"), "no model that Impasto knows"),
+    "something": (only("layer.weight"), "a model that Impasto does not know"),
 }
 
 

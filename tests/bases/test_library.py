@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -118,10 +119,8 @@ def test_one_odd_file_does_not_hide_the_others(home: Home) -> None:
     table = b'{"a": {"dtype": "F16", "shape": [%s], "data_offsets": [0, 0]}}' % (b"9" * 5000)
     (home.bases / "odd.safetensors").write_bytes(len(table).to_bytes(8, "little") + table)
     (home.bases / "gone.safetensors").mkdir()
-    try:
+    with suppress(OSError):  # a file system may take letters only
         home.bases.joinpath(os.fsdecode(b"caf\xe9.ckpt")).write_bytes(b"PK")
-    except OSError:
-        pass  # a file system of letters
     found = Bases(home).found()
     assert [each.path.name for each in found] == ["ponyXL.safetensors", "odd.safetensors"]
     assert "damaged header" in found[1].refusal

@@ -105,7 +105,7 @@ def test_a_v_predicting_file_without_zero_snr_stays_so_when_confirmed(tmp_path: 
 @pytest.mark.parametrize(
     "source",
     ["nowhere", "a/b/c", "C:\\models\\gone", "", " ", "two words/x", "models/gone.safetensors", "gone.safetensors",
-     "./models/gone.safetensors", "~no-such-person/x", "long" * 1000, "nul\0"],
+     "./models/gone.safetensors", "models/gone.SAFETENSORS", "~no-such-person/x", "long" * 1000, "nul\0"],
 )  # fmt: skip
 def test_what_can_be_no_base_is_refused_in_a_sentence(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

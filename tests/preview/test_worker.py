@@ -13,10 +13,11 @@ from typing import Any, cast
 import pytest
 from PIL import Image
 
+from trainer.bases import hub
 from trainer.bases.origin import Remark
 from trainer.errors import BaseModelError, LoraFileError
 from trainer.preview.previewer import Drawn, Previewer
-from trainer.preview.worker import Studio, serve
+from trainer.preview.worker import Studio, fetched, serve
 from trainer.recipe import LoraChoice, Request
 
 SMALL = Request(prompt="a red house", seed=3, steps=2, width=64, height=64)
@@ -42,12 +43,21 @@ def studio(loaded: list[str]) -> Studio:
         loaded.append(source)
         return cast(Previewer, FakePreviewer())
 
-    return Studio(load)
+    return Studio(load, lambda source: iter(()))
 
 
 def drawing(out: Path, base: str = "a", request: Request = SMALL) -> str:
     cache = str(out.parent / "cache")
     return json.dumps({"do": "draw", "base": base, "request": request.to_json(), "out": str(out), "cache": cache})
+
+
+def test_a_base_that_is_not_here_is_fetched_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "cached", lambda source: None)
+    monkeypatch.setattr(hub, "fetching", lambda source: iter([(0, 100), (40, 100), (100, 100)]))
+    told = list(fetched("some/base"))
+    assert told[-1] == {"is": "fetch", "done": 100, "total": 100}
+    assert 2 <= len(told) <= 3, "the first and the last, and what takes longer than half a second"
+    assert list(fetched("starter")) == []
 
 
 def test_a_picture_comes_in_steps_with_its_recipe(tmp_path: Path) -> None:
@@ -84,6 +94,19 @@ def test_every_request_has_one_last_answer_and_an_error_ends_only_its_own(tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("line", ["", "{", "5", '"draw"', "[1]"])
+def test_what_is_no_request_is_answered(line: str) -> None:
+    (answer,) = serve([line], studio([]))
+    assert answer["is"] == "error"
+    assert "not a request" in answer["message"]
+
+
+def test_a_fault_of_ours_is_not_called_a_wrong_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakePreviewer, "draw", lambda self, request: request.no_such_thing)
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        list(serve([drawing(tmp_path / "a.png")], studio([])))
+
+
 def test_the_process_answers_on_stdout_alone_and_ends_with_stdin(toy_base: Path, tmp_path: Path) -> None:
     lines = [drawing(tmp_path / name, str(toy_base)) for name in ("a.png", "b.png")]
     command = [sys.executable, "-m", "trainer.preview.worker"]

@@ -114,13 +114,13 @@ def test_sentences(job: Any) -> None:
 
 def test_neighbours_on_the_ladder(job: Any) -> None:
     found = fit(job(), card(12))
-    assert found.faster
-    assert found.slower
-    assert found.faster.rung == Rung("bf16", "none")
-    assert found.faster.needs.total > 12 * GIB
-    assert found.slower.rung == Rung("bf16", "full")
-    assert fit(job(), card(24)).faster is None
-    assert fit(job(recompute="full", precision="nf4"), card(24)).slower is None
+    assert found.above
+    assert found.below
+    assert found.above.rung == Rung("bf16", "none")
+    assert found.above.needs.total > 12 * GIB
+    assert found.below.rung == Rung("bf16", "full")
+    assert fit(job(), card(24)).above is None
+    assert fit(job(recompute="full", precision="nf4"), card(24)).below is None
 
 
 SMALLEST_RUNG = {"precision": "nf4", "recompute": "full"}
@@ -139,7 +139,8 @@ def test_what_to_do_where_nothing_fits(job: Any, settings: dict[str, Any], gib: 
     found = fit(job(**settings), card(gib))
     assert not found.fits
     assert rung(found) == ("nf4", "full")
-    assert found.sentence.startswith("Does not fit: on an NF4 base with full recompute it needs ")
+    verdict = "Does" if found.chosen.needs.peak > gib * GIB else "May"
+    assert found.sentence.startswith(f"{verdict} not fit: on an NF4 base with full recompute it needs ")
     assert advice in found.sentence
 
 
@@ -170,7 +171,9 @@ def test_a_training_that_cannot_fit_does_not_start(job: Any) -> None:
 
 def test_a_training_that_may_just_fit_starts_with_a_warning(job: Any) -> None:
     needs = fit(job(), card(1)).chosen.needs
-    assert not choose(job(), card((needs.peak + 1000) / GIB)).fits
+    found = choose(job(), card((needs.peak + 1000) / GIB))
+    assert not found.fits
+    assert found.sentence.startswith("May not fit: ")
 
 
 def test_nothing_to_train_is_told_of(job: Any) -> None:

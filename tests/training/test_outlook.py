@@ -106,7 +106,7 @@ def test_the_table(plan: Any) -> None:
     assert [line.split()[0] for line in lines[3:11]] == [
         "base", "VAE", "LoRA", "optimizer", "activations", "working", "reserve", "samples",
     ]  # fmt: skip
-    assert any(line.startswith("  faster: in bf16 with full recompute, ") for line in lines)
+    assert any(line.startswith("  with more memory: in bf16 with full recompute, ") for line in lines)
     assert any("an estimate" in line and "GeForce RTX 4060 (an example" in line for line in lines)
     assert any("29,548,544 parameters, 0.87 % of the base; its file has 59.1 MB" in line for line in lines)
     assert lines[-1].startswith("Drawing at 1024 px with a LoRA fits in ")

@@ -36,7 +36,7 @@ from trainer.bases.kinds import SDXL, kind_of
 from trainer.bases.layout import INDEX, UNET_CONFIG, missing, names_in, needed, refusal
 from trainer.errors import BaseModelError, StorageError, storage_reason
 from trainer.home import write_atomically
-from trainer.tensorfile import TensorInfo
+from trainer.tensorfile import TensorInfo, read_header
 
 MARGIN = 2**30
 """Bytes that stay free on the disk."""
@@ -102,12 +102,20 @@ def cached(source: str) -> Path | None:
         return None
     snapshot = storage / "snapshots" / ref.read_text(encoding="utf-8").strip()
     names = names_in(snapshot)
-    if not file and INDEX not in names:
-        loose = _loose(names)
+    if not file and INDEX not in names:  # what has come of it may be another file, such as a LoRA that lies beside the base
+        loose = [name for name in _loose(names) if _is_base(snapshot / name)]
         file = loose[0] if len(loose) == 1 else ""
     if file:
         return snapshot / file if file in names else None
     return None if missing(names) else snapshot
+
+
+def _is_base(file: Path) -> bool:
+    """Whether a file here is an SDXL base."""
+    try:
+        return kind_of(read_header(file, BaseModelError).tensors) is SDXL
+    except BaseModelError:
+        return False
 
 
 def fetch(source: str, told: Callable[[int, int], None] | None = None) -> Path:

@@ -119,7 +119,7 @@ KINDS: tuple[Kind, ...] = (
 )
 """What a file that is no SDXL base can be; the first that fits counts."""
 
-UNKNOWN = Kind("no model that Impasto knows", _NO_SDXL, lambda tensors: True)
+UNKNOWN = Kind("a model that Impasto does not know", _NO_SDXL, lambda tensors: True)
 UNET_ALONE = Kind("an SDXL U-Net without its text encoders", _WHOLE, lambda tensors: True)
 NO_VAE = Kind("an SDXL checkpoint without its VAE", _WHOLE, lambda tensors: True)
 PACKED = Kind(

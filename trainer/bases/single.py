@@ -85,6 +85,11 @@ def _fill(model: nn.Module, state: dict[str, torch.Tensor], name: str) -> None:
     """Make the tensors of `state` the model's own, without a copy."""
     wanted = {key: tensor.shape for key, tensor in model.state_dict().items()}
     missing = [key for key in wanted if key not in state]
+    if len(missing) > 100:
+        raise BaseModelError(
+            f"{name} is a smaller model than SDXL (distilled or pruned): it lacks {len(missing)} tensors of the "
+            f"{type(model).__name__}, such as {missing[0]}. Choose SDXL or one of its descendants."
+        )
     if missing:
         raise BaseModelError(
             f"{name} is not whole: {len(missing)} tensors of its {type(model).__name__} are missing, such as {missing[0]}. "

@@ -105,7 +105,7 @@ def facts_of(source: str) -> Facts:
 
 def _is_no_hub_id(source: str) -> bool:
     """`models/a.safetensors` could be a Hub id, and is a file that is not there."""
-    return not hub.is_hub_source(source) or (source.count("/") == 1 and source.endswith((".safetensors", ".ckpt")))
+    return not hub.is_hub_source(source) or (source.count("/") == 1 and source.lower().endswith((".safetensors", ".ckpt")))
 
 
 def family_of(source: str) -> Family:
@@ -130,7 +130,8 @@ def _facts_of_folder(source: str, folder: Path) -> Facts:
         raise BaseModelError(f"{folder} {refusal}.")
     lacking = layout.missing(layout.names_in(folder))
     if lacking:
-        raise BaseModelError(f"{folder} is not whole, it has no {', no '.join(lacking)}: download or copy it again.")
+        more = f" and lacks {len(lacking) - 1} more files" if len(lacking) > 1 else ""
+        raise BaseModelError(f"{folder} is not whole, it has no {lacking[0]}{more}: download or copy it again.")
     scheduler = _config(folder, "scheduler", "scheduler_config.json") or {}
     told = {
         "modelspec.prediction_type": "v" if scheduler.get("prediction_type") == "v_prediction" else "epsilon",

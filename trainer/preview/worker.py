@@ -4,6 +4,7 @@
     {"do": "sheet", "base": SOURCE, "prediction": "auto", "lora": FILE, "out": PNG, "seed": N, "cache": FOLDER}  a style sheet
     {"do": "quit"}
 
+    {"is": "fetch", "done": BYTES, "total": BYTES}    while a base comes from the Hub
     {"is": "step", "done": 3, "total": 20}    as often as there is something to tell
     {"is": "done", "out": PNG, "remarks": […]}  or  {"is": "error", "message": SENTENCE}   once for each request
 
@@ -16,12 +17,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from trainer.bases import hub
 from trainer.bases.origin import Remark
+from trainer.bases.source import facts_of
 from trainer.errors import ImpastoError, UsageError
 from trainer.preview.previewer import Previewer
 from trainer.preview.sheet import draw_sheet
@@ -33,8 +37,10 @@ Answer = dict[str, Any]
 class Studio:
     """One previewer, for the base that was asked for last."""
 
-    def __init__(self, load: Callable[[str], Previewer]) -> None:
+    def __init__(self, load: Callable[[str], Previewer], fetch: Callable[[str], Iterator[Answer]]) -> None:
+        """`fetch` brings a base to this disk and tells of it, `load` loads it."""
         self._load = load
+        self._fetch = fetch
         self._source = ""
         self._previewer: Previewer | None = None
 
@@ -53,6 +59,7 @@ class Studio:
         return work(asked)
 
     def _draw(self, asked: Mapping[str, Any]) -> Iterator[Answer]:
+        yield from self._fetch(asked["base"])
         request, out, previewer = Request.from_json(asked["request"]), Path(asked["out"]), self.previewer(asked["base"])
         for drawn in previewer.draw(request):
             yield {"is": "step", "done": drawn.step, "total": drawn.steps}
@@ -61,6 +68,7 @@ class Studio:
         yield self._done(asked, previewer.remarks(request.loras, request.prediction, Path(asked["cache"])))
 
     def _sheet(self, asked: Mapping[str, Any]) -> Iterator[Answer]:
+        yield from self._fetch(asked["base"])
         lora, out, previewer = Path(asked["lora"]), Path(asked["out"]), self.previewer(asked["base"])
         for sheet in draw_sheet(previewer, lora, asked["seed"], asked["prediction"]):
             yield {"is": "step", "done": sheet.done, "total": sheet.total}
@@ -71,6 +79,16 @@ class Studio:
     @staticmethod
     def _done(asked: Mapping[str, Any], remarks: Sequence[Remark]) -> Answer:
         return {"is": "done", "out": asked["out"], "remarks": [asdict(remark) for remark in remarks]}
+
+
+def fetched(source: str) -> Iterator[Answer]:
+    """Bring a base that is not on this disk, told of twice a second. Raises `BaseModelError`, `StorageError`."""
+    if facts_of(source).place is None:
+        told = 0.0
+        for done, total in hub.fetching(source):
+            if done == total or time.monotonic() - told >= 0.5:
+                told = time.monotonic()
+                yield {"is": "fetch", "done": done, "total": total}
 
 
 def serve(lines: Iterable[str], studio: Studio) -> Iterator[Answer]:
@@ -97,7 +115,7 @@ def main() -> None:
     """Serve stdin. What the libraries print goes to stderr, so that stdout holds answers alone."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1) as stdout:
         os.dup2(2, 1)
-        for answer in serve(sys.stdin, Studio(Previewer.load)):
+        for answer in serve(sys.stdin, Studio(Previewer.load, fetched)):
             stdout.write(json.dumps(answer) + "\n")
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 import psutil
 import torch
 
+from trainer.errors import UsageError
 from trainer.settings import Precision
 
 _RAN_OUT = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
@@ -18,10 +19,13 @@ _RAN_OUT = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
 
 
 def best_device() -> torch.device:
-    """CUDA, else Apple's MPS, else the CPU. `IMPASTO_DEVICE` overrules."""
+    """CUDA, else Apple's MPS, else the CPU. `IMPASTO_DEVICE` overrules. Raises `UsageError`."""
     named = os.environ.get("IMPASTO_DEVICE")
     if named:
-        return torch.device(named)
+        try:
+            return torch.device(named)
+        except RuntimeError:
+            raise UsageError(f"IMPASTO_DEVICE names no device: {named}. It can be cpu, cuda, cuda:1 or mps.") from None
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -25,6 +25,8 @@ from trainer.training.plan import Plan
 
 _KEPT = {"fp32": "in fp32", "bf16": "in bf16", "fp16": "in fp16", "int8": "on an 8-bit base", "nf4": "on an NF4 base"}
 _RECOMPUTED = {"none": "without recompute", "selective": "with selective recompute", "full": "with full recompute"}
+_ROUNDING: tuple[Precision, ...] = ("int8", "nf4")
+"""How the base may be rounded where it must be, the gentler way first."""
 SMALLEST = 512
 """Smallest resolution that is offered: below it SDXL draws badly."""
 
@@ -38,10 +40,6 @@ class Rung:
 
     def __str__(self) -> str:
         return f"{_KEPT[self.precision]} {_RECOMPUTED[self.recompute]}"
-
-
-_ROUNDING: tuple[Precision, ...] = ("int8", "nf4")
-"""How the base may be rounded where it must be, the gentler way first."""
 
 
 @dataclass(frozen=True)
@@ -115,16 +113,16 @@ class Fit:
         return _ladder(self.job, self.machine)
 
     @property
-    def faster(self) -> Option | None:
-        """The next rung up."""
+    def above(self) -> Option | None:
+        """The next rung up: more exact or faster, for more memory."""
         if self.chosen.rung == self.job.rungs(self.machine.native)[0]:
             return None  # told without counting the others
         above = [option for option in self.ladder if option.needs.total > self.chosen.needs.total]
         return above[-1] if above else None
 
     @property
-    def slower(self) -> Option | None:
-        """The next rung down."""
+    def below(self) -> Option | None:
+        """The next rung down, for less memory."""
         below = [option for option in self.ladder if option.needs.total < self.chosen.needs.total]
         return below[0] if below else None
 
@@ -134,8 +132,9 @@ class Fit:
         needs, free = self.chosen.needs.total, self.machine.free
         if not self.fits:
             advice = _advice(self.job, self.machine, self.chosen.rung)
-            return f"Does not fit: {self.chosen.rung} it needs {size(needs)}, and {size(free)} are free. {advice}"
-        why = f"; {self.faster.rung} it would need {size(self.faster.needs.total)}" if self.faster else ", the fastest way"
+            verdict = "Does not fit" if self.chosen.needs.peak > free else "May not fit"
+            return f"{verdict}: {self.chosen.rung} it needs {size(needs)}, and {size(free)} are free. {advice}"
+        why = f"; {self.above.rung} it would need {size(self.above.needs.total)}" if self.above else ", the fastest way"
         return f"Fits: {size(needs)} of {size(free)} free, {self.chosen.rung}{why}."
 
 
@@ -147,11 +146,6 @@ def fit(job: Job, machine: Machine) -> Fit:
     ladder = _ladder(job, machine)
     fitting = next((option for option in ladder if option.needs.total <= machine.free), None)
     return Fit(job, machine, fitting or ladder[-1], fitting is not None)
-
-
-@lru_cache(maxsize=8)
-def _counts(subject: Subject, folder: Path) -> Counts:
-    return Counts(subject, folder)
 
 
 def choose(job: Job, machine: Machine) -> Fit:
@@ -174,6 +168,11 @@ def draw_fit(counts: Counts, free: int, native: Precision) -> tuple[DrawingNeeds
 def size(of: float) -> str:
     """Bytes for a person."""
     return f"{of / 2**30:.1f} GiB" if of >= 2**29 else f"{of / 2**20:.0f} MiB"
+
+
+@lru_cache(maxsize=8)
+def _counts(subject: Subject, folder: Path) -> Counts:
+    return Counts(subject, folder)
 
 
 def _ladder(job: Job, machine: Machine) -> tuple[Option, ...]:

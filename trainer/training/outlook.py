@@ -41,8 +41,8 @@ def outlook(dataset: Dataset, facts: Facts, settings: Settings, memory: str | No
         **_of_option(found.chosen),
         "sentence": found.sentence,
         "memory": {**dataclasses.asdict(found.chosen.needs), "reserve": reserve(found.chosen.needs.peak)},
-        "faster": _of_option(found.faster) if found.faster else None,
-        "slower": _of_option(found.slower) if found.slower else None,
+        "above": _of_option(found.above) if found.above else None,
+        "below": _of_option(found.below) if found.below else None,
         "ladder": [_of_option(option) for option in found.ladder],
         "seconds": round(_seconds(found, plan, machine)),
         "flops": {"forward": counts.guided().flops // 2, "step": counts.step(found.chosen.rung.recompute).flops},
@@ -105,7 +105,7 @@ def told_outlook(result: dict[str, Any]) -> list[str]:
         "  buckets    " + ", ".join(f"{bucket} ({count})" for bucket, count in result["buckets"].items()),
         result["sentence"],
         *(f"  {name:<11}{size(memory[key]):>9}" for key, name in _ITEMS.items()),
-        *(f"  {_told_option(result[which], which)}" for which in ("faster", "slower") if result[which]),
+        *(f"  {_told_option(result[which], which)}" for which in ("above", "below") if result[which]),
         f"Time: about {_duration(result['seconds_per_step'])} a step and {_duration(result['seconds'])} in all on "
         f"{machine['name']}{kind}; an estimate.",
         f"LoRA: {sum(lora['parameters'].values()):,} parameters, {100 * lora['share']:.2f} % of the base; "
@@ -115,8 +115,8 @@ def told_outlook(result: dict[str, Any]) -> list[str]:
 
 
 def _told_option(option: dict[str, Any], which: str) -> str:
-    rung = Rung(option["precision"], option["recompute"])
-    return f"{which}: {rung}, {size(option['total'])}, {_duration(option['seconds_per_step'])} a step"
+    rung, more = Rung(option["precision"], option["recompute"]), "more" if which == "above" else "less"
+    return f"with {more} memory: {rung}, {size(option['total'])}, {_duration(option['seconds_per_step'])} a step"
 
 
 def _told_drawing(drawing: dict[str, Any], side: int) -> str:

@@ -9,7 +9,7 @@ from app.tabs.preview import PreviewTab
 from tests.app.conftest import in_blocks
 from tests.app.test_shelf import write_header
 from trainer.bases.origin import Remark
-from trainer.errors import LoraFileError, RunError, UsageError
+from trainer.errors import BaseModelError, LoraFileError, RunError, UsageError
 from trainer.recipe import LoraChoice, Request
 from trainer.training.run import Run
 
@@ -88,6 +88,26 @@ def test_base_and_mix_are_drawn_and_the_base_only_once(tab: PreviewTab, desk: De
     assert (alone.read_text(), mixed.read_text()) == ("[]", "[0.8]")
     assert mixed.parent == desk.home.pictures
     assert len(list(desk.home.pictures.iterdir())) == 2
+
+
+def test_a_base_is_named_so_that_the_previewer_finds_it_from_its_own_folder(
+    tab: PreviewTab, toy_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def note(self: Previewer, base: str, *_: object) -> list[Remark]:
+        asked.append(base)
+        return []
+
+    monkeypatch.setattr(Previewer, "draw", note)
+    monkeypatch.setattr(Previewer, "sheet", note)
+    monkeypatch.setattr(type(tab.desk.thumbnails), "of", lambda self, path, side: path)
+    monkeypatch.chdir(toy_base.parent)
+    tab.draw(given(tab, base=f' "{toy_base.name}" '))
+    tab.show_sheet(toy_base.name, "auto", "loras/ink.safetensors")
+    assert asked == [str(toy_base)] * 3
+    with pytest.raises(BaseModelError, match="There is no base model gone"):
+        tab.show_sheet("gone", "auto", "loras/ink.safetensors")
 
 
 def test_what_is_said_of_the_loras_stands_below_the_picture(tab: PreviewTab, drawn: list[Request]) -> None:

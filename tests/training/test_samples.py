@@ -1,0 +1,46 @@
+"""Sample pictures that cannot be drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import short_run
+from trainer.errors import DrawingError
+from trainer.home import Home
+from trainer.training import samples
+from trainer.training.events import Finished, Sampled, Warned
+from trainer.training.loop import train
+
+FAULTS = {
+    "memory ran out while it was drawn": RuntimeError("CUDA out of memory. Tried to allocate 2 GiB."),
+    "its latents are not numbers": DrawingError("its latents are not numbers."),
+}
+
+
+@pytest.mark.parametrize("told", FAULTS)
+def test_a_sample_that_cannot_be_drawn_is_told_of_and_the_training_goes_on(
+    told: str, toy_base: Path, dataset: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise FAULTS[told]
+
+    monkeypatch.setattr(samples, "sample", fail)
+    events = list(train(short_run(tmp_path / "run", dataset, toy_base, sample_every=4), home))
+    warned = [event.message for event in events if isinstance(event, Warned)]
+    assert len(warned) == 4  # two prompts, at the beginning and at the end
+    assert all(message.startswith("A sample was left out: ") and told in message for message in warned)
+    assert not any(isinstance(event, Sampled) for event in events)
+    assert isinstance(events[-1], Finished)
+
+
+def test_a_fault_of_ours_is_not_taken_for_lack_of_memory(
+    toy_base: Path, dataset: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(samples, "sample", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(train(short_run(tmp_path / "run", dataset, toy_base, sample_every=4), home))
