@@ -14,11 +14,11 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
-import trainer
 from trainer.bases.origin import Remark
-from trainer.errors import ImpastoError, RunError, storing
+from trainer.children import ROOT, launch, no_window
+from trainer.errors import ImpastoError, RunError
 from trainer.home import Home
 from trainer.recipe import Request
 from trainer.training.run import Run
@@ -31,31 +31,8 @@ class Advance(Protocol):
         """`done` of `total`."""
 
 
-_ROOT = Path(trainer.__file__).resolve().parents[1]
-"""Where `python -m trainer` is found, installed or not."""
-
-
 class PreviewError(ImpastoError):
     """The previewer could not draw."""
-
-
-def launch(arguments: Sequence[str], log: Path, stdin: int, stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start Python in a process group of its own, so that Ctrl+C in the page's terminal does not reach it."""
-    command = [sys.executable, *arguments]
-    with storing(log):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as told:
-            if sys.platform == "win32":
-                flags = _no_window() | subprocess.CREATE_NEW_PROCESS_GROUP
-                return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=told, cwd=_ROOT, creationflags=flags)
-            return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=told, cwd=_ROOT, start_new_session=True)
-
-
-def _no_window() -> int:
-    """What keeps Windows from opening a console for a child."""
-    if sys.platform == "win32":
-        return subprocess.CREATE_NO_WINDOW
-    return 0
 
 
 class CommandError(ImpastoError):
@@ -66,7 +43,7 @@ def ask(home: Home, arguments: Sequence[str]) -> dict[str, Any]:
     """Run a command of the engine to its end; its result. Raises `CommandError` with the command's own sentence."""
     command = [sys.executable, "-m", "trainer", "--home", str(home.root), *arguments, "--json"]
     done = subprocess.run(
-        command, cwd=_ROOT, env={**os.environ, "PYTHONIOENCODING": "utf-8"}, creationflags=_no_window(),
+        command, cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "utf-8"}, creationflags=no_window(),
         capture_output=True, encoding="utf-8", errors="replace", check=False,
     )  # fmt: skip
     if done.returncode != 0:

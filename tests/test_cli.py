@@ -23,7 +23,7 @@ from trainer import cli, commands, presets
 from trainer.home import Home
 from trainer.lora.file import LoraFile
 from trainer.preview import sheet as preview_sheet
-from trainer.settings import validated
+from trainer.settings import Settings, validated, wanted
 from trainer.training.events import Failed, Resumed, Saved
 from trainer.training.run import Run
 
@@ -102,7 +102,10 @@ def test_train_without_json_tells_a_person_where_the_lora_is(
     impasto: Any, toy_base: Path, dataset: Path, tmp_path: Path
 ) -> None:
     told = impasto("train", dataset, "--base", toy_base, *SHORT, "--out", tmp_path / "style")
-    assert told.out == f"Finished after 2 steps: {tmp_path / 'style' / 'style.safetensors'}\n"
+    first, second = told.out.splitlines()
+    assert first == f"Finished after 2 steps: {tmp_path / 'style' / 'style.safetensors'}"
+    assert second.startswith("Read back and whole: ")
+    assert second.endswith("% of the base's weights were trained.")
 
 
 def test_resume_of_a_finished_run_tells_the_same(impasto: Any, finished: Path, tmp_path: Path) -> None:
@@ -110,7 +113,7 @@ def test_resume_of_a_finished_run_tells_the_same(impasto: Any, finished: Path, t
     assert (one.code, other.code) == (0, 0)
     assert one.json == other.json
     assert one.json["state"] == "finished"
-    assert set(one.json) == {"state", "lora", "run", "steps", "seconds", "loss", "change", "base"}
+    assert set(one.json) == {"state", "lora", "run", "steps", "seconds", "loss", "change", "base", "layers", "size", "share"}
 
 
 def test_train_and_resume_tell_the_same(impasto: Any, toy_base: Path, dataset: Path, tmp_path: Path) -> None:
@@ -139,11 +142,11 @@ def settings_of(folder: Path) -> dict[str, Any]:
     return table
 
 
-def asked_for(base: object, dataset: Path, out: Path, preset: str) -> dict[str, Any]:
+def asked_for(base: object, dataset: Path, out: Path, preset: str, *more: str) -> dict[str, Any]:
     """The settings that `train` writes, without the training itself."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(commands, "_trained", lambda run, home: {"lora": "", "state": "", "steps": 0, "base": run.base})
-        assert cli.main(["train", str(dataset), "--base", str(base), "--preset", preset, "--out", str(out)]) == 0
+        assert cli.main(["train", str(dataset), "--base", str(base), "--preset", preset, "--out", str(out), *more]) == 0
     return settings_of(out)
 
 
@@ -312,7 +315,10 @@ def test_wrong_usage_is_a_sentence_and_exit_code_2(
         (["train", "DATASET", "--out", "OUT", "--base", "EMPTY"], "no unet/config.json"),
         (["train", "DATASET", "--out", "OUT", "--base", "nobody/nothing"], "nobody/nothing"),
         (["train", "DATASET", "--out", "OUT", "--set", "colour=red"], "There is no setting named colour"),
-        (["train", "DATASET", "--out", "OUT", "--set", "rank=0"], "The setting rank cannot be '0'"),
+        (["train", "DATASET", "--out", "OUT", "--set", "rank=0"], "rank must be a whole number from 1 to 512, not 0."),
+        (["train", "DATASET", "--out", "OUT", "--set", "rnak=8"], "There is no setting named rnak; the nearest is rank."),
+        (["train", "DATASET", "--out", "OUT", "--settings", "GONE"], "cannot be read as TOML"),
+        (["import", "GONE"], "is neither a .toml of sd-scripts nor a .json of the kohya_ss GUI"),
         (["train", "DATASET", "--out", "OUT", "--preset", "fast"], "There is no preset named 'fast'"),
         (["train", "DATASET", "--out", "DATASET"], "is not empty"),
         (["resume", "EMPTY"], "is not a run"),
@@ -370,7 +376,83 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--help"])
     assert left.value.code == 0
     out = capsys.readouterr().out
-    assert all(command in out for command in ("demo", "train", "resume", "stop", "generate", "sheet", "inspect"))
+    assert all(command in out for command in ("demo", "train", "resume", "stop", "generate", "sheet", "import", "inspect"))
+
+
+@pytest.mark.parametrize("command", [["train"], ["plan"], ["queue", "add"]], ids=" ".join)
+def test_help_tells_of_every_setting(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    words = " ".join(" ".join(lines).split())
+    for name, about in Settings.model_fields.items():
+        assert (
+            f"{name} = {'(empty)' if about.default in ('', ()) else about.default}: {wanted(name)} {about.description}" in words
+        )
+    assert max(map(len, lines)) <= 100
+
+
+# Settings on the command line, and those of others -----------------------------------------------------------------------
+
+
+def test_prompts_may_be_set(toy_base: Path, dataset: Path, tmp_path: Path) -> None:
+    written = asked_for(toy_base, dataset, tmp_path / "run", "balanced", "--set", "sample_prompts=a house|a boat")
+    assert written["sample_prompts"] == ["a house", "a boat"]
+
+
+def test_a_file_of_settings_goes_over_the_preset_and_under_what_is_set(toy_base: Path, dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[settings]\nrank = 5\nalpha = 3.0\ntrigger = "inky"\n', encoding="utf-8")
+    mine = ["--settings", str(tmp_path / "mine.toml"), "--set", "rank=6"]
+    written = asked_for(toy_base, dataset, tmp_path / "run", "balanced", *mine)
+    assert (written["rank"], written["alpha"], written["trigger"]) == (6, 3.0, "inky")
+    assert written["passes"] == presets.load("balanced").settings("sdxl").passes
+    copy = shutil.copytree(dataset, tmp_path / "set")
+    (copy / "dataset.toml").write_text('trigger = "glassy"\n', encoding="utf-8")
+    assert asked_for(toy_base, copy, tmp_path / "other", "balanced", *mine)["trigger"] == "glassy"
+
+
+def test_the_settings_of_a_run_may_be_taken_again(finished: Path, toy_base: Path, dataset: Path, tmp_path: Path) -> None:
+    again = ("--settings", str(finished / "settings.toml"))
+    assert asked_for(toy_base, dataset, tmp_path / "run", "careful", *again) == settings_of(finished)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[settings]\nrank = 0", "rank must be a whole number from 1 to 512, not 0"),
+        ("[settings]\ncolour = 1", "There is no setting named colour"),
+        ("network_dim = 8", "has no [settings] table; another trainer's config becomes one with `impasto import`"),
+        ("[settings", "cannot be read as TOML"),
+    ],
+)
+def test_a_wrong_file_of_settings_is_a_sentence(impasto: Any, dataset: Path, tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    told = impasto("train", dataset, "--settings", tmp_path / "mine.toml", "--out", tmp_path / "run")
+    assert told.code == 1
+    assert words in told.sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_of_kohyas_is_imported_and_trained_with(impasto: Any, toy_base: Path, dataset: Path, tmp_path: Path) -> None:
+    config, out = tmp_path / "kohya.toml", tmp_path / "mine.toml"
+    config.write_text("network_dim = 3\nunet_lr = 1e-4\nflip_aug = true\nrandom_crop = true\n", encoding="utf-8")
+    told = impasto("import", config, "--out", out, "--json").json
+    assert set(told) == {"settings", "taken", "changed", "without", "out"}
+    assert told["settings"] == tomllib.loads(out.read_text(encoding="utf-8"))["settings"]
+    assert asked_for(toy_base, dataset, tmp_path / "run", "balanced", "--settings", str(out))["rank"] == 3
+    again = impasto("import", config, "--out", out)
+    assert (again.code, again.sentence) == (2, f"{out} is there already: choose another name.")
+
+
+def test_an_import_tells_a_person_what_became_of_each_entry(impasto: Any, tmp_path: Path) -> None:
+    config = tmp_path / "kohya.toml"
+    config.write_text("network_dim = 3\nunet_lr = 1e-4\nflip_aug = true\nrandom_crop = true\n", encoding="utf-8")
+    lines = impasto("import", config).out.splitlines()
+    assert "  network_dim 3 -> rank 3" in lines
+    assert "  network_alpha 1 (their default) -> alpha 1.0" in lines
+    assert "  flip_aug True -> flip True: every picture is shown both ways, not by chance" in lines
+    assert lines[lines.index("Without a counterpart:") + 1] == "  random_crop True"
+    assert lines[-1].endswith("--out FILE.toml.")
 
 
 # As a process of its own ------------------------------------------------------------------------------------------------

@@ -13,13 +13,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "home"}),
-    frozenset({"tensorfile"}),
+    frozenset({"tensorfile", "children", "kohya_file"}),
     frozenset({"settings"}),
     frozenset({"recipe"}),
-    frozenset({"presets"}),
+    frozenset({"presets", "kohya"}),
     frozenset({"data", "lora", "bases", "sdxl"}),
     frozenset({"training", "preview"}),
-    frozenset({"commands"}),
+    frozenset({"commands", "told"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
@@ -29,11 +29,11 @@ BESIDE = {("bases", "lora"), ("sdxl", "lora"), ("sdxl", "bases")}
 """Rooms of one level of which the first may import the second."""
 
 WITHOUT_TORCH = (
-    "errors", "home", "tensorfile", "settings", "presets", "recipe", "commands", "cli",
-    "data.intake", "data.captions", "data.dataset", "data.buckets", "lora.keys",
+    "errors", "home", "tensorfile", "settings", "presets", "recipe", "commands", "told", "cli", "kohya", "kohya_file",
+    "data.intake", "data.captions", "data.dataset", "data.buckets", "lora.keys", "lora.sidecar",
     "bases.kinds", "bases.library", "bases.names", "sdxl.prompt", "bases.source", "bases.hub", "bases.layout", "bases.origin",
     "sdxl.counts", "sdxl.memory", "training.fit", "training.machine", "training.outlook",
-    "training.run", "training.events", "training.progress", "training.plan",
+    "training.run", "training.events", "training.progress", "training.guard", "training.plan", "training.queue", "children",
 )  # fmt: skip
 
 

@@ -10,14 +10,18 @@ import argparse
 import io
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from trainer import __version__, commands, presets
+from trainer import __version__, commands, kohya, presets, told
 from trainer.errors import ImpastoError, UsageError
 from trainer.home import Home
-from trainer.settings import Prediction
+from trainer.settings import Prediction, Settings, wanted
+from trainer.training.outlook import told_outlook
+from trainer.training.queue import told_queue, told_turns
 
 _PREDICTION = "what the base's U-Net answers with, where its file does not tell"
 
@@ -66,26 +70,27 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command, told=told)
         return sub
 
-    add("demo", "The whole way on the starter base and a sample style.", commands.demo, commands.told_demo)
+    add("demo", "The whole way on the starter base and a sample style.", commands.demo, told.told_demo)
 
-    sub = add("train", "Train a LoRA on a folder of pictures.", commands.train, commands.told_training)
+    sub = add("train", "Train a LoRA on a folder of pictures.", commands.train, told.told_training)
     _add_training(sub)
-    sub.add_argument("--out", type=Path, required=True, metavar="RUN", help="new folder for the run")
+    _add_out(sub)
 
-    sub = add("plan", "Tell what a training would take: memory, time, and whether it fits.", commands.plan, commands.told_plan)
+    sub = add("plan", "Tell what a training would take: memory, time, and whether it fits.", commands.plan, told_outlook)
     _add_training(sub)
     sub.add_argument("--memory", metavar="SIZE", help="as if so much were free on a card, such as 12GiB")
 
-    sub = add("resume", "Go on with a run from its last checkpoint.", commands.resume, commands.told_training)
+    sub = add("resume", "Go on with a run from its last checkpoint.", commands.resume, told.told_training)
     sub.add_argument("run", type=Path, metavar="RUN")
 
     sub = add("stop", "Stop a run; what it has learnt is kept.", commands.stop, lambda result: [result["message"]])
     sub.add_argument("run", type=Path, metavar="RUN")
 
+    _add_queue(add("queue", "List the runs that wait for their turn, or change them.", commands.queue, told_queue))
+
     sub = add("generate", "Draw a picture, with any number of LoRAs.", commands.generate, lambda result: [result["picture"]])
     sub.add_argument("prompt", metavar="PROMPT")
-    _add_base(sub)
-    sub.add_argument("--prediction", choices=("auto", *get_args(Prediction)), default="auto", help=_PREDICTION)
+    _add_drawn_base(sub)
     sub.add_argument("--lora", action="append", default=[], metavar="FILE[:W[:W_TE]]")
     sub.add_argument("--negative", default="", help="what should not be there")
     sub.add_argument("--seed", type=int, default=1)
@@ -96,27 +101,78 @@ def parser() -> argparse.ArgumentParser:
 
     sub = add("sheet", "Draw a LoRA's style sheet: the base beside the LoRA.", commands.sheet, lambda result: [result["sheet"]])
     sub.add_argument("file", type=Path, metavar="FILE")
-    _add_base(sub)
-    sub.add_argument("--prediction", choices=("auto", *get_args(Prediction)), default="auto", help=_PREDICTION)
+    _add_drawn_base(sub)
     sub.add_argument("--seed", type=int, default=1)
     sub.add_argument("--out", type=Path, metavar="PNG", help="default: beside the file")
 
-    sub = add("bases", "List the base models in your folders.", commands.bases, commands.told_bases)
+    sub = add("import", "Turn a kohya config into settings.", commands.import_config, kohya.told_import)
+    sub.add_argument("config", type=Path, metavar="CONFIG", help="a .toml of sd-scripts or a .json of the kohya_ss GUI")
+    sub.add_argument("--out", type=Path, metavar="FILE.toml", help="write the settings here, for `impasto train --settings`")
+
+    sub = add("bases", "List the base models in your folders.", commands.bases, told.told_bases)
     sub.add_argument("--add", type=Path, action="append", default=[], metavar="DIR", help="look for bases in this folder too")
     sub.add_argument("--remove", type=Path, action="append", default=[], metavar="DIR", help="do not look there any more")
 
-    sub = add("inspect", "Tell what LoRA files and base models are.", commands.inspect, commands.told_inspection)
+    sub = add("inspect", "Tell what LoRA files and base models are.", commands.inspect, told.told_inspection)
     sub.add_argument("files", type=Path, nargs="+", metavar="FILE")
     return root
+
+
+def _add_queue(queue: argparse.ArgumentParser) -> None:
+    queue.set_defaults(change="")
+    known = queue.add_subparsers(metavar="CHANGE", parser_class=_Parser)
+
+    def add(name: str, does: str) -> argparse.ArgumentParser:
+        sub = known.add_parser(name, help=does, description=does)
+        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object")
+        sub.set_defaults(change=name)
+        return sub
+
+    sub = add("add", "Put a training at the end; the same options as for train.")
+    _add_training(sub)
+    _add_out(sub)
+    for name, does in {
+        "again": "Put a run that is there already at the end, such as one that was stopped.",
+        "remove": "Take a run out; its folder stays as it is.",
+        "up": "Let a run wait one place less.",
+        "down": "Let a run wait one place longer.",
+    }.items():
+        add(name, does).add_argument("run", type=Path, metavar="RUN")
+    sub = add("run", "Train what waits, one run after the other.")
+    sub.set_defaults(command=commands.work_queue, told=told_turns)
+
+
+def _add_out(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--out", type=Path, required=True, metavar="RUN", help="new folder for the run")
 
 
 def _add_training(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("dataset", type=Path, metavar="DATASET")
     _add_base(sub)
     sub.add_argument("--preset", default=presets.DEFAULT, help=f"one of: {', '.join(presets.names())}")
+    sub.add_argument("--settings", type=Path, metavar="FILE.toml", help="a file with [settings], on top of the preset's")
     sub.add_argument("--set", action="append", default=[], metavar="name=value", help="one setting; may be repeated")
+    sub.formatter_class = argparse.RawDescriptionHelpFormatter
+    sub.epilog = _settings_help()
+
+
+@cache
+def _settings_help() -> str:
+    """Every setting with its default, what it takes, and its help, from the schema."""
+    lines = ["settings, for --set and --settings, with their defaults, over which a preset's values go:"]
+    for name, about in Settings.model_fields.items():
+        default = "|".join(map(str, about.default)) if isinstance(about.default, tuple) else str(about.default)
+        takes = f"{name} = {default or '(empty)'}: {wanted(name)}"
+        lines += textwrap.wrap(takes, 100, initial_indent="  ", subsequent_indent=" " * 6)
+        lines += textwrap.wrap(about.description or "", 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
 
 
 def _add_base(sub: argparse.ArgumentParser) -> None:
     told = "starter, a diffusers folder, a .safetensors file, or a Hub id"
     sub.add_argument("--base", default="starter", metavar="SOURCE", help=told)
+
+
+def _add_drawn_base(sub: argparse.ArgumentParser) -> None:
+    _add_base(sub)
+    sub.add_argument("--prediction", choices=("auto", *get_args(Prediction)), default="auto", help=_PREDICTION)

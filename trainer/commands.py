@@ -1,4 +1,4 @@
-"""What each command does: arguments in, a result ready for JSON out, and the lines that tell of it.
+"""What each command does: arguments in, a result ready for JSON out.
 
 Knows no torch before a command needs it. Progress goes to stderr.
 """
@@ -19,6 +19,7 @@ from trainer.errors import LoraFileError, UsageError
 from trainer.home import Home, free_name, shipped
 from trainer.recipe import LoraChoice, Request, infotext, write_png
 from trainer.tensorfile import read_header
+from trainer.training.queue import Queue, Turn
 from trainer.training.run import Run
 
 if TYPE_CHECKING:
@@ -26,18 +27,13 @@ if TYPE_CHECKING:
     from trainer.data.dataset import Dataset
     from trainer.settings import Settings
 
-STARTER_NOTE = "This LoRA is only for the starter base: it does nothing useful in SDXL."
-
 Asked = argparse.Namespace
 Result = dict[str, Any]
 
 
 def train(asked: Asked, home: Home) -> Result:
     """`impasto train`."""
-    from trainer.bases.source import kept_as
-
-    _, _, settings = _asked_training(asked)
-    return _trained(Run.create(asked.out, asked.dataset, kept_as(asked.base), asked.preset, settings), home)
+    return _trained(_created(asked), home)
 
 
 def plan(asked: Asked, home: Home) -> Result:
@@ -47,13 +43,6 @@ def plan(asked: Asked, home: Home) -> Result:
     return outlook(*_asked_training(asked), asked.memory, home)
 
 
-def told_plan(result: Result) -> list[str]:
-    """The plan as lines."""
-    from trainer.training.outlook import told_outlook
-
-    return told_outlook(result)
-
-
 def _asked_training(asked: Asked) -> tuple[Dataset, Facts, Settings]:
     """The dataset, the base and the settings that a command line names."""
     from trainer.bases.source import facts_of
@@ -61,8 +50,18 @@ def _asked_training(asked: Asked) -> tuple[Dataset, Facts, Settings]:
 
     dataset = Dataset.open(asked.dataset).for_training()
     facts = facts_of(asked.base)
-    overrides: dict[str, Any] = {"trigger": dataset.trigger, **dict(_assignments(asked.set))}
+    file = presets.own(asked.settings) if asked.settings else {}
+    trigger = {"trigger": dataset.trigger} if dataset.trigger else {}
+    overrides: dict[str, Any] = {**file, **trigger, **dict(_assignments(asked.set))}
     return dataset, facts, presets.load(asked.preset).settings(facts.family, overrides)
+
+
+def _created(asked: Asked) -> Run:
+    """The new run folder that a command line asks for."""
+    from trainer.bases.source import kept_as
+
+    _, _, settings = _asked_training(asked)
+    return Run.create(asked.out, asked.dataset, kept_as(asked.base), asked.preset, settings)
 
 
 def resume(asked: Asked, home: Home) -> Result:
@@ -77,6 +76,39 @@ def stop(asked: Asked, home: Home) -> Result:
         return {"asked": False, "message": f"{run.folder} is not being trained: there is nothing to stop."}
     run.ask_to_stop()
     return {"asked": True, "message": f"{run.folder} stops after the step it is at, and keeps what it has learnt."}
+
+
+def queue(asked: Asked, home: Home) -> Result:
+    """`impasto queue`: the runs that wait, after the change that was asked for."""
+    waiting = Queue(home)
+    if asked.change == "add":
+        waiting.add(_created(asked).folder)
+    elif asked.change == "again":
+        waiting.add(Run.open(asked.run).folder)
+    elif asked.change == "remove":
+        waiting.remove(asked.run)
+    elif asked.change in ("up", "down"):
+        waiting.move(asked.run, -1 if asked.change == "up" else 1)
+    return {"runs": [asdict(entry) for entry in waiting.entries()]}
+
+
+def work_queue(asked: Asked, home: Home) -> Result:
+    """`impasto queue run`: how each run ended that had its turn."""
+    ended: list[Turn] = []
+    with contextlib.closing(Queue(home).work()) as turns, contextlib.ExitStack() as bars:
+        told, bar = "", None
+        for turn in turns:
+            if turn.sentence != told:
+                bars.close()
+                told, bar = turn.sentence, None
+                print(told, file=sys.stderr)
+            if turn.over:
+                ended.append(turn)
+            elif turn.progress.steps:
+                bar = bar or bars.enter_context(_bar("training", turn.progress.steps, initial=turn.progress.step))
+                bar.n = turn.progress.step
+                bar.refresh()
+    return {"ended": [{"run": str(turn.folder), "state": turn.state, "message": turn.sentence} for turn in ended]}
 
 
 def generate(asked: Asked, home: Home) -> Result:
@@ -118,6 +150,17 @@ def sheet(asked: Asked, home: Home) -> Result:
     previewer = _previewer(asked.base)
     remarks = _remarks(previewer.remarks([LoraChoice(asked.file)], asked.prediction, home.cache))
     return {"sheet": str(_draw_sheet(previewer, asked.file, out, asked.seed, asked.prediction)), "remarks": remarks}
+
+
+def import_config(asked: Asked, home: Home) -> Result:
+    """`impasto import`."""
+    from trainer.kohya import imported
+
+    result = imported(asked.config).to_json()
+    if asked.out:
+        presets.keep(asked.out, result["settings"])
+        result["out"] = str(asked.out)
+    return result
 
 
 def bases(asked: Asked, home: Home) -> Result:
@@ -219,7 +262,15 @@ def _trained(run: Run, home: Home) -> Result:
         "loss": progress.last.smoothed if progress.last else None,
         "change": progress.last.change if progress.last else {},
         "base": run.base,
+        **_proven(progress.finished),
     }
+
+
+def _proven(finished: Any) -> Result:
+    """What the finished LoRA was found to hold when it was read back; nothing where that was not done."""
+    if not finished or not finished.layers:
+        return {}
+    return {"layers": finished.layers, "size": finished.size, "share": finished.share}
 
 
 def _remarks(found: Sequence[Any]) -> list[dict[str, str]]:
@@ -286,53 +337,3 @@ def _size(text: str) -> tuple[int, int]:
     if not (cross and width.isdecimal() and height.isdecimal()):
         raise UsageError(f"--size takes WIDTHxHEIGHT, such as 1024x1024, not {text!r}.")
     return int(width), int(height)
-
-
-def told_training(result: Result) -> list[str]:
-    """A training that has ended."""
-    lines = [f"{result['state'].capitalize()} after {result['steps']} steps: {result['lora']}"]
-    return lines + ([STARTER_NOTE] if result["base"] == "starter" else [])
-
-
-def told_demo(result: Result) -> list[str]:
-    """The demo: where its LoRA and its sheet are."""
-    return [
-        f"The LoRA:  {result['lora']}",
-        f"The sheet: {result['sheet']}   (the base above, the LoRA at half and at full weight below)",
-        STARTER_NOTE,
-        "Open the page with your own pictures: impasto",
-    ]
-
-
-def told_bases(result: Result) -> list[str]:
-    """The bases there are, and what was found beside them."""
-    lines = [f"{_told_base(base)}   {base['path']}" for base in result["bases"]]
-    lines += [f"not a base: {other['reason']}" for other in result["others"]]
-    folders = ", ".join(result["folders"])
-    return lines or [f"No base models in {folders}. Name the folder that yours lie in: impasto bases --add DIR"]
-
-
-def _told_base(base: Result) -> str:
-    predicts = {"epsilon": "epsilon", "v_prediction": "v"}[base["prediction"]]
-    zero = ", zero terminal SNR" if base["zero_terminal_snr"] else ""
-    return f"{base['name']}: {base['family']}, predicts {predicts}{zero}"
-
-
-def told_inspection(result: Result) -> list[str]:
-    """What files hold."""
-    lines: list[str] = []
-    for file in result.get("files", [result]):
-        lines += [_told_base(file)] if "family" in file else _told_lora(file)
-    return lines
-
-
-def _told_lora(file: Result) -> list[str]:
-    return [
-        f"{file['name']}",
-        f"  base     {file['base'] or 'not told'}",
-        f"  trigger  {file['trigger'] or 'none'}",
-        "  layers   " + ", ".join(f"{part} {count}" for part, count in file["modules"].items()),
-        "  rank     " + ", ".join(f"{rank} ({count} layers)" for rank, count in file["ranks"].items()),
-        "  alpha    " + ", ".join(file["alphas"]),
-        "  change   " + ", ".join(f"{part} {size:.4g}" for part, size in file["change"].items()),
-    ]

@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from app import jobs
-from app.jobs import CommandError, Previewer, PreviewError, Trainings, ask, launch
+from app.jobs import CommandError, Previewer, PreviewError, Trainings, ask
 from trainer.bases.origin import Remark
+from trainer.children import launch
 from trainer.errors import RunError
 from trainer.home import Home
 from trainer.recipe import Request
@@ -222,12 +223,3 @@ class TestTrainings:
         (home.runs / "torn").mkdir()
         (home.runs / "torn" / "settings.toml").write_text("base = [")
         assert Trainings(home).living() is None
-
-
-def test_a_process_is_apart_from_the_terminal_and_tells_its_log(tmp_path: Path) -> None:
-    log = tmp_path / "new" / "log.txt"
-    process = launch(["-c", "import os, sys; print(os.getcwd(), file=sys.stderr)"], log, subprocess.DEVNULL, subprocess.DEVNULL)
-    if sys.platform != "win32":
-        assert os.getpgid(process.pid) == process.pid
-    assert process.wait(PATIENCE) == 0
-    assert (Path(log.read_text().strip()) / "trainer" / "__init__.py").is_file()

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from trainer.data.buckets import WIDEST, Bucket, place, sizes
+from trainer.data.buckets import WIDEST, Bucket, Placement, place, place_within, sizes
 
 RESOLUTIONS = [64, 96, 128, 256, 512, 768, 1024, 1536, 2048]
 
@@ -24,6 +24,12 @@ def test_sides_are_multiples_of_what_the_model_divides_by(resolution: int) -> No
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
 def test_areas_are_nearly_equal(resolution: int) -> None:
     assert all(abs(bucket.width * bucket.height / resolution**2 - 1) < 0.125 for bucket in sizes(resolution))
+
+
+@pytest.mark.parametrize(("start", "stop", "share"), [(64, 512, 0.125), (512, 1024, 0.065), (1024, 2049, 0.04)])
+def test_areas_come_nearer_with_the_resolution(start: int, stop: int, share: float) -> None:
+    for resolution in range(start, stop, step_of(start)):
+        assert all(abs(bucket.width * bucket.height / resolution**2 - 1) < share for bucket in sizes(resolution))
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
@@ -98,3 +104,63 @@ def test_sdxl_is_told_height_before_width() -> None:
 def test_every_bucket_is_there_turned_too(resolution: int) -> None:
     buckets = set(sizes(resolution))
     assert buckets == {Bucket(bucket.height, bucket.width) for bucket in buckets}
+
+
+@pytest.mark.parametrize("resolution", [128, 1024])
+def test_what_is_lost_is_what_the_crop_leaves_out(resolution: int) -> None:
+    for width, height in pictures():
+        placement = place(width, height, sizes(resolution))
+        left, top, right, bottom = placement.box
+        assert (right - left, bottom - top) == (placement.bucket.width, placement.bucket.height)
+        assert min(left, top) >= 0
+        assert (right <= placement.scaled[0], bottom <= placement.scaled[1]) == (True, True)
+        outside = placement.scaled[0] * placement.scaled[1] - (right - left) * (bottom - top)
+        assert placement.lost == pytest.approx(outside / (placement.scaled[0] * placement.scaled[1]))
+
+
+def test_a_picture_of_the_right_shape_loses_nothing() -> None:
+    assert place(2000, 1000, (Bucket(128, 64),)).lost == 0
+    assert place(2000, 1000, (Bucket(64, 64),)).lost == 0.5
+
+
+# Small pictures ---------------------------------------------------------------------------------------------------------
+
+
+def area(placement: Placement) -> int:
+    return placement.bucket.width * placement.bucket.height
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+@pytest.mark.parametrize("most", [1.0, 1.5, 2.0])
+def test_no_picture_is_enlarged_beyond_the_bound_if_a_bucket_is_small_enough(resolution: int, most: float) -> None:
+    least = max(64, resolution / 4)
+    for width, height in pictures():
+        placement = place_within(width, height, resolution, most)
+        assert area(placement) >= 0.87 * least**2
+        if placement.upscale > most:
+            assert area(placement) < 2.7 * least**2, "there was a smaller bucket"
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+def test_a_picture_that_is_large_enough_is_placed_as_ever(resolution: int) -> None:
+    usual = [place(width, height, sizes(resolution)) for width, height in pictures()]
+    assert any(placement.upscale <= 1 for placement in usual)
+    for placement in usual:
+        if placement.upscale <= 1:
+            assert place_within(*placement.original, resolution, 1.0) == placement
+        assert place_within(*placement.original, resolution, 1e9) == placement
+
+
+@pytest.mark.parametrize(
+    ("side", "most", "bucket"),
+    [
+        (1024, 1.0, 1024), (1023, 1.0, 704), (704, 1.0, 704), (512, 2.0, 1024), (511, 2.0, 704), (512, 1.0, 480),
+        (400, 1.0, 320), (320, 1.0, 320), (319, 1.0, 320), (16, 1.0, 320),
+    ],
+)  # fmt: skip
+def test_a_small_picture_goes_into_a_smaller_bucket(side: int, most: float, bucket: int) -> None:
+    assert place_within(side, side, 1024, most).bucket == Bucket(bucket, bucket)
+
+
+def test_sdxl_is_told_the_size_before_and_after() -> None:
+    assert place_within(500, 500, 1024, 1.0).time_ids == (500, 500, 0, 0, 480, 480)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from trainer.data.buckets import Bucket, place
 from trainer.data.cache import LatentCache, prepared, to_pixels
@@ -110,6 +110,24 @@ def test_a_prepared_picture_is_scaled_and_cropped_as_placed() -> None:
     assert got.size == (64, 64)
     assert got.getpixel((5, 5)) == (255, 0, 0)
     assert got.getpixel((60, 5)) == (0, 0, 255)
+
+
+def test_a_mirrored_picture_is_the_other_way_round_before_it_is_cropped() -> None:
+    ramp = Image.linear_gradient("L").rotate(90).resize((131, 64)).convert("RGB")
+    placement = replace(place(131, 64, (Bucket(64, 64),)), mirrored=True)
+    other = ImageOps.mirror(ramp)
+    assert prepared(ramp, placement).tobytes() == prepared(other, replace(placement, mirrored=False)).tobytes()
+    assert prepared(ramp, placement).tobytes() != prepared(ramp, replace(placement, mirrored=False)).tobytes()
+
+
+def test_a_picture_and_its_mirror_image_are_encoded_separately(tmp_path: Path) -> None:
+    Image.linear_gradient("L").rotate(90).resize((64, 64)).convert("RGB").save(tmp_path / "a.png")
+    picture, placement = Dataset.open(tmp_path).pictures[0], place(64, 64, BUCKETS)
+    cache = LatentCache(tmp_path / "cache", "vae", Encoder())
+    for _ in range(2):
+        plain, mirrored = (cache.get(picture, replace(placement, mirrored=which)) for which in (False, True))
+        torch.testing.assert_close(mirrored.mean, plain.mean.flip(-1))
+        assert not torch.allclose(mirrored.mean, plain.mean)
 
 
 def test_pixels_go_from_minus_one_to_one() -> None:

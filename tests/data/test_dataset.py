@@ -97,6 +97,31 @@ def test_the_trigger_is_kept_with_the_pictures(tmp_path: Path, trigger: str) -> 
 
 def test_without_dataset_toml_there_is_no_trigger(tmp_path: Path) -> None:
     assert Dataset.open(tmp_path).trigger == ""
+    assert Dataset.open(tmp_path).repeats == {}
+
+
+@pytest.mark.parametrize("before", ["", 'trigger = "old"\n'])
+def test_repeats_are_read_and_outlive_another_trigger(tmp_path: Path, before: str) -> None:
+    about = tmp_path / "dataset.toml"
+    about.write_text(before + '# chosen by hand\n[repeats]\n"01.png" = 3\n"größe 2.webp" = 1\n', encoding="utf-8")
+    Dataset.open(tmp_path).write_trigger("glassy")
+    dataset = Dataset.open(tmp_path)
+    assert dataset.repeats == {"01.png": 3, "größe 2.webp": 1}
+    assert dataset.trigger == "glassy"
+    assert "# chosen by hand" in about.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("times", ["0", "101", "-1", "1.5", "true", '"two"'])
+def test_repeats_that_make_no_sense_are_told_of(tmp_path: Path, times: str) -> None:
+    (tmp_path / "dataset.toml").write_text(f'[repeats]\n"01.png" = {times}\n')
+    with pytest.raises(DatasetError, match=r"dataset\.toml: the repeats of 01\.png must be a whole number from 1 to 100, not "):
+        _ = Dataset.open(tmp_path).repeats
+
+
+def test_repeats_that_are_no_table_are_told_of(tmp_path: Path) -> None:
+    (tmp_path / "dataset.toml").write_text("repeats = 3\n")
+    with pytest.raises(DatasetError, match=r'repeats must be a table with lines such as "01\.png" = 3'):
+        _ = Dataset.open(tmp_path).repeats
 
 
 @pytest.mark.parametrize("content", [b"trigger = ", b'trigger = "gr\xf6\xdfe"'], ids=["cut off", "latin-1"])

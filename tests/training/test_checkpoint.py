@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from trainer.errors import RunError, StorageError
 from trainer.lora.adapter import Adapter
 from trainer.lora.layer import inject
 from trainer.training import checkpoint
+from trainer.training.guard import Guard
 from trainer.training.optim import LossScale
 
 
@@ -40,10 +43,16 @@ def trained(an_adapter: Adapter, steps: int = 3) -> torch.optim.AdamW:
     return optimizer
 
 
+def write(folder: Path, step: int, an_adapter: Adapter, optimizer: torch.optim.Optimizer, **more: Any) -> Path:
+    """A checkpoint of that step; two are kept."""
+    moment = checkpoint.Moment(**{"step": step, "smoothed": 0.25, "seconds": 1.5, **more})
+    return checkpoint.write(folder, moment, an_adapter, optimizer, keep=2)
+
+
 def test_everything_comes_back_bit_for_bit(tmp_path: Path) -> None:
     first = adapter()
     optimizer = trained(first)
-    checkpoint.write(tmp_path, 3, 0.25, 1.5, first, optimizer)
+    write(tmp_path, 3, first, optimizer)
     found = checkpoint.newest(tmp_path)
     assert found is not None
     assert (found.step, found.smoothed, found.seconds) == (3, 0.25, 1.5)
@@ -58,7 +67,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 def test_a_checkpoint_from_before_the_first_step_comes_back(tmp_path: Path) -> None:
     first = adapter()
-    checkpoint.write(tmp_path, 0, float("nan"), 0.0, first, trained(first, steps=0))
+    write(tmp_path, 0, first, trained(first, steps=0))
     found = checkpoint.newest(tmp_path)
     assert found is not None
     second = adapter(seed=9)
@@ -69,7 +78,7 @@ def test_a_checkpoint_from_before_the_first_step_comes_back(tmp_path: Path) -> N
 @pytest.mark.parametrize("scale", [None, LossScale(512.0, steps=77)])
 def test_the_scale_of_the_loss_comes_back(tmp_path: Path, scale: LossScale | None) -> None:
     an_adapter = adapter()
-    checkpoint.write(tmp_path, 3, 0.25, 1.5, an_adapter, trained(an_adapter), scale)
+    write(tmp_path, 3, an_adapter, trained(an_adapter), scale=scale)
     found = checkpoint.newest(tmp_path)
     assert found is not None
     assert found.scale == scale
@@ -85,11 +94,11 @@ def test_the_newest_ones_are_kept(tmp_path: Path, steps: list[int]) -> None:
     an_adapter = adapter()
     optimizer = trained(an_adapter)
     for step in steps:
-        checkpoint.write(tmp_path, step, 0.0, 0.0, an_adapter, optimizer)
+        write(tmp_path, step, an_adapter, optimizer)
     found = checkpoint.newest(tmp_path)
     assert found is not None
     assert found.step == steps[-1]
-    assert {int(path.name) for path in tmp_path.iterdir()} == set(steps[-checkpoint.KEPT :])
+    assert {int(path.name) for path in tmp_path.iterdir()} == set(steps[-2:])
 
 
 def damage(folder: Path, how: str) -> None:
@@ -127,8 +136,8 @@ def damage(folder: Path, how: str) -> None:
 def test_of_a_damaged_checkpoint_the_one_before_is_taken(tmp_path: Path, how: str) -> None:
     an_adapter = adapter()
     optimizer = trained(an_adapter)
-    checkpoint.write(tmp_path, 10, 0.0, 0.0, an_adapter, optimizer)
-    damage(checkpoint.write(tmp_path, 20, 0.0, 0.0, an_adapter, optimizer), how)
+    write(tmp_path, 10, an_adapter, optimizer)
+    damage(write(tmp_path, 20, an_adapter, optimizer), how)
     found = checkpoint.newest(tmp_path)
     assert found is not None
     assert found.step == 10
@@ -136,7 +145,7 @@ def test_of_a_damaged_checkpoint_the_one_before_is_taken(tmp_path: Path, how: st
 
 def test_a_checkpoint_of_another_rank_is_refused(tmp_path: Path) -> None:
     first = adapter(rank=2)
-    checkpoint.write(tmp_path, 3, 0.0, 0.0, first, trained(first))
+    write(tmp_path, 3, first, trained(first))
     found = checkpoint.newest(tmp_path)
     assert found is not None
     second = adapter(rank=3)
@@ -151,25 +160,106 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
 
     an_adapter = adapter()
     optimizer = trained(an_adapter)
-    checkpoint.write(tmp_path, 10, 0.0, 0.0, an_adapter, optimizer)
+    write(tmp_path, 10, an_adapter, optimizer)
     monkeypatch.setattr(os, call, full)
     with pytest.raises(StorageError, match=r"Could not write .*000020: the disk is full"):
-        checkpoint.write(tmp_path, 20, 0.0, 0.0, an_adapter, optimizer)
+        write(tmp_path, 20, an_adapter, optimizer)
     assert [path.name for path in tmp_path.iterdir()] == ["000010"]
     assert checkpoint.newest(tmp_path) is not None
 
 
 def test_what_a_killed_process_left_behind_is_not_taken_for_a_checkpoint(tmp_path: Path) -> None:
     an_adapter = adapter()
-    written = checkpoint.write(tmp_path, 10, 0.0, 0.0, an_adapter, trained(an_adapter))
+    written = write(tmp_path, 10, an_adapter, trained(an_adapter))
     written.rename(tmp_path / ".000010.part")
     assert checkpoint.newest(tmp_path) is None
-    checkpoint.write(tmp_path, 10, 0.0, 0.0, an_adapter, trained(an_adapter))
+    write(tmp_path, 10, an_adapter, trained(an_adapter))
     assert [path.name for path in tmp_path.iterdir()] == ["000010"]
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_a_damaged_one_is_not_counted_among_those_kept(tmp_path: Path, keep: int) -> None:
+    an_adapter = adapter()
+    optimizer = trained(an_adapter)
+    for step in (10, 20, 40):
+        checkpoint.write(tmp_path, checkpoint.Moment(step=step, smoothed=0, seconds=0), an_adapter, optimizer, keep=3)
+    damage(tmp_path / "000040", "matrices cut off")
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert checkpoint.damaged(tmp_path, found) == [tmp_path / "000040"]
+    checkpoint.write(tmp_path, checkpoint.Moment(step=30, smoothed=0, seconds=0), an_adapter, optimizer, keep=keep)
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.step == 30
+    assert {int(path.name) for path in tmp_path.iterdir()} == {*[10, 20, 30][-keep:], 40}
+    written = checkpoint.write(tmp_path, checkpoint.Moment(step=40, smoothed=0, seconds=0), an_adapter, optimizer, keep=keep)
+    assert checkpoint.damaged(tmp_path, checkpoint.newest(tmp_path)) == []
+    assert written.name == "000040"
+
+
+def test_where_none_is_whole_all_are_damaged(tmp_path: Path) -> None:
+    an_adapter = adapter()
+    damage(write(tmp_path, 10, an_adapter, trained(an_adapter)), "no state")
+    assert checkpoint.newest(tmp_path) is None
+    assert checkpoint.damaged(tmp_path, None) == [tmp_path / "000010"]
+
+
+def test_a_checkpoint_that_is_whole_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    an_adapter = adapter()
+    first = write(tmp_path, 10, an_adapter, trained(an_adapter))
+    monkeypatch.setattr(os, "replace", None)
+    assert write(tmp_path, 10, an_adapter, trained(an_adapter)) == first
+
+
+def test_what_the_guard_has_seen_comes_back(tmp_path: Path) -> None:
+    an_adapter = adapter()
+    guard = Guard(halvings=2, recent=[0.1, 1 / 3], above=1)
+    write(tmp_path, 3, an_adapter, trained(an_adapter), guard=guard)
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.guard == guard
+
+
+class Counting(torch.optim.SGD):
+    """An optimizer that remembers plain values, of a matrix and of a group, and one tensor for all matrices."""
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            group["weight_sum"] = group.get("weight_sum", 0.0) + 0.1
+            shared = torch.full((2,), group["weight_sum"])
+            for matrix in group["params"]:
+                self.state[matrix] |= {"steps": self.state[matrix].get("steps", 0) + 1, "map": shared}
+
+
+def test_plain_values_and_shared_tensors_of_an_optimizer_come_back(tmp_path: Path) -> None:
+    first, second = adapter(), adapter(seed=9)
+    optimizer, restored = (Counting(each.parameters("unet"), lr=0.1) for each in (first, second))
+    for _ in range(3):
+        optimizer.step()
+    write(tmp_path, 3, first, optimizer)
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    checkpoint.restore(found, second, restored)
+    assert restored.param_groups[0]["weight_sum"] == optimizer.param_groups[0]["weight_sum"]
+    for matrix in second.parameters("unet"):
+        assert restored.state[matrix]["steps"] == 3
+        assert torch.equal(restored.state[matrix]["map"], torch.full((2,), optimizer.param_groups[0]["weight_sum"]))
+
+
+@pytest.mark.parametrize("free", [527, 528])
+def test_room_for_two_checkpoints_is_required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    size = sum(matrix.numel() * 4 for matrix in adapter().parameters("unet"))  # 2 x 6 and 5 x 2 numbers
+    assert 2 * 3 * size == 528
+    if free == 528:
+        checkpoint.require_room(tmp_path, adapter())
+        return
+    with pytest.raises(StorageError, match=r"too little room for the next checkpoint in .*free some space and resume the run"):
+        checkpoint.require_room(tmp_path, adapter())
 
 
 def test_nothing_in_a_checkpoint_can_run_code(tmp_path: Path) -> None:
     an_adapter = adapter()
-    folder = checkpoint.write(tmp_path, 10, 0.0, 0.0, an_adapter, trained(an_adapter))
+    folder = write(tmp_path, 10, an_adapter, trained(an_adapter))
     assert sorted(path.name for path in folder.iterdir()) == ["adapter.safetensors", "optimizer.safetensors", "state.json"]
     assert json.loads((folder / "state.json").read_text())["step"] == 10

@@ -24,7 +24,7 @@ GIB = 2**30
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Squares and one wide picture."""
-    folder = save_dataset(tmp_path_factory.mktemp("fit") / "pictures", ((64, 64), (64, 64), (96, 64)))
+    folder = save_dataset(tmp_path_factory.mktemp("fit") / "pictures", ((1024, 1024), (1024, 1024), (1536, 1024)))
     return Dataset.open(folder).for_training()
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,8 +30,8 @@ def dataset(tmp_path: Path) -> Path:
     return save_dataset(tmp_path / "glass windows")
 
 
-def told(dataset: Path, tmp_path: Path, origin: Origin = BASE) -> dict[str, str]:
-    run = short_run(tmp_path / "my style", dataset, Path("name/model"), trigger="glassy")
+def told(dataset: Path, tmp_path: Path, origin: Origin = BASE, **settings: Any) -> dict[str, str]:
+    run = short_run(tmp_path / "my style", dataset, Path("name/model"), trigger="glassy", **settings)
     plan = Plan.of(Dataset.open(dataset), run.settings)
     return describe(run, plan, origin, step=3)
 
@@ -58,6 +59,13 @@ def test_it_counts_the_captions_tags(dataset: Path, tmp_path: Path) -> None:
     tags = json.loads(told(dataset, tmp_path)["ss_tag_frequency"])
     assert tags["glass windows"]["on paper"] == 4
     assert tags["glass windows"]["a picture of number 2"] == 1
+
+
+def test_it_tells_how_captions_and_pictures_were_varied(dataset: Path, tmp_path: Path) -> None:
+    names = ("ss_shuffle_caption", "ss_keep_tokens", "ss_caption_tag_dropout_rate", "ss_flip_aug")
+    assert not set(names) & told(dataset, tmp_path / "plain").keys()
+    texts = told(dataset, tmp_path, shuffle_tags=True, keep_tags=2, tag_dropout=0.1, flip=True)
+    assert [texts[name] for name in names] == ["True", "2", "0.1", "True"]
 
 
 def test_the_date_is_one(dataset: Path, tmp_path: Path) -> None:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers.optimization import get_scheduler
 
+from trainer.errors import RunError
 from trainer.lora.adapter import Adapter
 from trainer.sdxl.base import load_base
-from trainer.settings import validated
-from trainer.training.optim import LossScale, curve, make_optimizer, rates, set_rates
+from trainer.settings import LrSchedule, validated
+from trainer.training.optim import (
+    EXTRAS,
+    Lion,
+    LossScale,
+    averaged,
+    curve,
+    factors,
+    make_optimizer,
+    rates,
+    require,
+    rest,
+    set_rates,
+    true_rates,
+)
 
 
 def test_a_part_with_rate_zero_is_not_trained() -> None:
@@ -44,8 +60,8 @@ def test_short_trainings_have_a_rate_above_zero(steps: int, warmup: float) -> No
 
 def test_rates_are_set_from_the_first_ones() -> None:
     optimizer = torch.optim.AdamW([{"params": [torch.zeros(1, requires_grad=True)], "lr": 0.4, "initial_lr": 0.4}])
-    set_rates(optimizer, 0.5)
-    set_rates(optimizer, 0.25)
+    set_rates(optimizer, [0.5])
+    set_rates(optimizer, [0.25])
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
 
 
@@ -71,3 +87,94 @@ def test_the_scale_of_the_loss_rises_after_many_steps() -> None:
     assert scale == LossScale(4.0, LossScale.PATIENCE - 1)
     scale.took_step()
     assert scale == LossScale(8.0, 0)
+
+
+# Curves -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "cycles"),
+    [("cosine", 1), ("constant", 1), ("linear", 1), ("cosine_restarts", 1), ("cosine_restarts", 3)],
+)
+def test_after_the_warm_up_the_curves_are_diffusers(schedule: LrSchedule, cycles: int) -> None:
+    theirs = "cosine_with_restarts" if schedule == "cosine_restarts" else schedule
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = get_scheduler(theirs, optimizer, num_warmup_steps=0, num_training_steps=90, num_cycles=cycles)
+    expected = []
+    for _ in range(90):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert [curve(step, 100, 0.1, schedule, cycles) for step in range(10, 100)] == pytest.approx(expected, abs=1e-9)
+    assert curve(4, 100, 0.1, schedule, cycles) == pytest.approx(0.5)
+
+
+def test_each_part_stops_by_itself_after_a_share_or_a_step() -> None:
+    settings = validated({"lr_schedule": "constant", "warmup": 0, "te1_stop": 0.25, "te2_stop": 7})
+    assert [factors(settings, step, 20) for step in (0, 4, 5, 6, 7, 19)] == [
+        [1, 1, 1], [1, 1, 1], [1, 0, 1], [1, 0, 1], [1, 0, 0], [1, 0, 0],
+    ]  # fmt: skip
+
+
+def test_the_stop_of_a_part_is_its_own_where_another_is_not_trained() -> None:
+    settings = validated({"lr_schedule": "constant", "warmup": 0, "te1_lr": 0, "te2_stop": 0.5})
+    assert factors(settings, 15, 20) == [1, 0]
+
+
+def test_a_schedule_free_rate_stays_after_its_warm_up() -> None:
+    settings = validated({"optimizer": "schedulefree_adamw", "warmup": 0.5})
+    assert [factors(settings, step, 4)[0] for step in range(4)] == [0.5, 1, 1, 1]
+
+
+# Optimizers -------------------------------------------------------------------------------------------------------------
+
+
+def matrices(seed: int = 1) -> list[torch.nn.Parameter]:
+    random = torch.Generator().manual_seed(seed)
+    return [torch.nn.Parameter(torch.randn(6, 5, generator=random)) for _ in range(3)]
+
+
+def test_lion_is_the_papers_in_float64() -> None:
+    matrix = matrices()[0]
+    weight, memory = matrix.detach().double(), torch.zeros(6, 5, dtype=torch.float64)
+    optimizer = Lion([{"params": [matrix], "lr": 0.01, "weight_decay": 0.1}])
+    for gradient in matrices(2):
+        matrix.grad = gradient.detach().clone()
+        optimizer.step()
+        ahead = 0.9 * memory + 0.1 * gradient.detach().double()
+        weight = weight - 0.01 * (ahead.sign() + 0.1 * weight)
+        memory = 0.99 * memory + 0.01 * gradient.detach().double()
+    torch.testing.assert_close(matrix.detach().double(), weight, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_a_package_that_is_missing_is_told_of(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setitem(sys.modules, EXTRAS[name][0], None)
+    with pytest.raises(RunError, match=rf"^The optimizer {name} needs the package .*impasto\[optimizers\]"):
+        require(validated({"optimizer": name}))
+
+
+def test_prodigy_takes_one_rate_for_all_parts() -> None:
+    require(validated({"optimizer": "prodigy", "unet_lr": 1, "te1_lr": 0, "te2_lr": 1}))
+    with pytest.raises(RunError, match="Prodigy finds one learning rate for all parts"):
+        require(validated({"optimizer": "prodigy", "unet_lr": 1, "te1_lr": 0.5, "te2_lr": 1}))
+
+
+def test_the_rate_that_prodigy_finds_is_told() -> None:
+    groups = [{"params": [matrix], "lr": 0.5, "d": 1e-3} for matrix in matrices()[:2]]
+    assert true_rates(torch.optim.SGD(groups)) == pytest.approx([5e-4, 5e-4])
+    assert true_rates(torch.optim.SGD(matrices(), lr=0.5)) == [0.5]
+
+
+def test_a_part_at_rest_has_no_gradient() -> None:
+    one, other, _ = matrices()
+    for matrix in (one, other):
+        matrix.grad = torch.ones_like(matrix)
+    rest(torch.optim.SGD([{"params": [one], "lr": 0.0}, {"params": [other], "lr": 0.1}]))
+    assert [matrix.grad is None for matrix in (one, other)] == [True, False]
+
+
+def test_an_optimizer_without_an_average_shows_what_it_trains() -> None:
+    (matrix, *_), before = matrices(), matrices()
+    with averaged(torch.optim.SGD([matrix], lr=0.1)):
+        assert torch.equal(matrix, before[0])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.tiny import save_dataset
 from trainer import cli
 from trainer.home import Home, shipped
 from trainer.sdxl import counts
@@ -18,11 +19,11 @@ GIB = 2**30
 
 @pytest.fixture
 def plan(counted: Home, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run `impasto plan` on a sample style; exit code, stdout, stderr."""
+    """Run `impasto plan` on a sample style, or on `of`; exit code, stdout, stderr."""
 
-    def run(*arguments: object) -> tuple[int, str, str]:
+    def run(*arguments: object, of: Path = STYLE) -> tuple[int, str, str]:
         capsys.readouterr()
-        code = cli.main(["--home", str(counted.root), "plan", str(STYLE), *map(str, arguments)])
+        code = cli.main(["--home", str(counted.root), "plan", str(of), *map(str, arguments)])
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -33,8 +34,8 @@ def plan(counted: Home, capsys: pytest.CaptureFixture[str]) -> Any:
 def told(plan: Any) -> Any:
     """The JSON object of a plan."""
 
-    def run(*arguments: object) -> dict[str, Any]:
-        code, out, _ = plan(*arguments, "--json")
+    def run(*arguments: object, of: Path = STYLE) -> dict[str, Any]:
+        code, out, _ = plan(*arguments, "--json", of=of)
         assert code == 0
         assert out.count("\n") == 1
         result: dict[str, Any] = json.loads(out)
@@ -113,6 +114,27 @@ def test_the_table(plan: Any) -> None:
     assert max(map(len, lines)) < 180
 
 
+def test_the_crop_of_every_picture_is_known_before(told: Any, tmp_path: Path) -> None:
+    folder = save_dataset(tmp_path / "set", ((600, 300), (100, 100)))
+    asked = ("--base", "some/sdxl", "--memory", "24GiB", "--set", "resolution=512")
+    small = {"name": "01.png", "scaled": [128, 128], "box": [0, 0, 128, 128], "lost": 0, "upscale": 1.28, "mirrored": False}
+    wide = {"name": "00.png", "scaled": [768, 384], "box": [32, 0, 736, 384], "lost": 0.0833, "upscale": 1.28}
+    assert told(*asked, of=folder)["crops"] == [{**wide, "mirrored": False}, small]
+    both = told(*asked, "--set", "flip=true", of=folder)
+    assert [crop["mirrored"] for crop in both["crops"]] == [False, True, False, True]
+    assert both["pictures"] == 2
+
+
+def test_the_table_tells_what_is_cropped_and_enlarged(plan: Any, tmp_path: Path) -> None:
+    asked = ("--base", "some/sdxl", "--memory", "24GiB", "--set", "resolution=512")
+    _, out, _ = plan(*asked, of=save_dataset(tmp_path / "wide", ((1200, 300), (100, 100), (500, 500))))
+    assert "\nCropped: 00.png loses most, 54 % of it; --json lists every crop.\n" in out
+    assert "\nEnlarged: 3 of the pictures, at most to 1.28 times their size.\n" in out
+    _, out, _ = plan(*asked, of=save_dataset(tmp_path / "right", ((1024, 1024),)))
+    assert "Cropped" not in out
+    assert "Enlarged" not in out
+
+
 def test_a_plan_that_does_not_fit_is_no_error(plan: Any) -> None:
     code, out, _ = plan("--base", "some/sdxl", "--memory", "3GiB")
     assert code == 0
@@ -125,7 +147,7 @@ def test_a_plan_that_does_not_fit_is_no_error(plan: Any) -> None:
         (("--memory", "much"), 2, "--memory takes a size such as 12GiB"),
         (("--base", "no such base"), 1, "There is no base model"),
         (("--set", "unet_lr=0", "--set", "te1_lr=0", "--set", "te2_lr=0"), 1, "Nothing would be trained"),
-        (("--set", "rank=0"), 1, "The setting rank cannot be"),
+        (("--set", "rank=0"), 1, "rank must be a whole number from 1 to 512, not 0."),
     ],
 )
 def test_what_cannot_be_planned_is_one_sentence(plan: Any, arguments: tuple[str, ...], code: int, sentence: str) -> None:

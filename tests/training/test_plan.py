@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ from trainer.training.plan import Plan, seed_of
 SIZES = [(512, 512)] * 5 + [(800, 512)] * 3 + [(512, 800)] * 1
 
 
-def plan(batch: int = 2, seed: int = 1, **more: float) -> Plan:
+def plan(batch: int = 2, seed: int = 1, **more: Any) -> Plan:
     pictures = tuple(Picture(Path(f"{number}.png"), *size) for number, size in enumerate(SIZES))
     return Plan.of(Dataset(Path("set"), pictures, ()), validated({"batch": batch, "seed": seed, "resolution": 512, **more}))
 
@@ -100,3 +102,49 @@ def test_a_seed_depends_on_every_part_and_their_order() -> None:
 
 def test_a_seed_is_the_same_in_every_process() -> None:
     assert seed_of(1, 2, "pass") == int(hashlib.sha256(b"1/2/pass").hexdigest()[:16], 16) // 2
+
+
+# Several placements of a picture ------------------------------------------------------------------------------------------
+
+
+def test_every_picture_is_seen_at_every_resolution_in_every_pass() -> None:
+    a_plan = plan(batch=1, resolutions=[256, 384])
+    assert len(a_plan.pictures) == 3 * len(SIZES)
+    for number in range(len(SIZES)):
+        mine = [placement for picture, placement in a_plan.pictures if picture.path.name == f"{number}.png"]
+        areas = [placement.bucket.width * placement.bucket.height for placement in mine]
+        assert areas == pytest.approx([512**2, 256**2, 384**2], rel=0.125)
+    length = len(a_plan.pictures)
+    assert sorted(index for step in range(length) for [index] in [a_plan.indices(step)]) == list(range(length))
+
+
+def test_more_resolutions_and_mirroring_take_no_more_steps() -> None:
+    assert plan(passes=10).steps == plan(passes=10, resolutions=[256], flip=True).steps
+    assert plan(resolutions=[256], flip=True).distinct == len(SIZES)
+
+
+def test_a_small_picture_is_not_doubled_by_two_resolutions() -> None:
+    pictures = (Picture(Path("small.png"), 480, 480), Picture(Path("large.png"), 1200, 1200))
+    settings = validated({"resolution": 1024, "resolutions": [480], "max_upscale": 1.0})
+    placed = Plan.of(Dataset(Path("set"), pictures, ()), settings).pictures
+    sides = [(picture.path.stem, placement.bucket.width) for picture, placement in placed]
+    assert sides == [("small", 480), ("large", 1024), ("large", 480)]
+
+
+def test_every_picture_is_seen_mirrored_as_often_as_not() -> None:
+    a_plan = plan(batch=1, flip=True)
+    plain, mirrored = ([entry for entry in a_plan.pictures if entry[1].mirrored is which] for which in (False, True))
+    assert [(picture, replace(placement, mirrored=True)) for picture, placement in plain] == mirrored
+    assert tuple(plain) == plan(batch=1).pictures
+    assert all(placement.time_ids == other.time_ids for (_, placement), (_, other) in zip(plain, mirrored, strict=True))
+    length = len(a_plan.pictures)
+    assert sorted(index for step in range(length) for [index] in [a_plan.indices(step)]) == list(range(length))
+
+
+def test_a_pass_shows_a_picture_as_often_as_its_repeats_say(tmp_path: Path) -> None:
+    (tmp_path / "dataset.toml").write_text('[repeats]\n"1.png" = 3\n"gone.png" = 9\n')
+    pictures = tuple(Picture(tmp_path / f"{number}.png", 512, 512) for number in range(3))
+    a_plan = Plan.of(Dataset(tmp_path, pictures, ()), validated({"resolution": 512, "passes": 10, "flip": True}))
+    assert (a_plan.steps, a_plan.distinct) == (50, 3)
+    seen = Counter(a_plan.pictures[index][0].path.name for step in range(10) for index in a_plan.indices(step))
+    assert seen == {"0.png": 2, "1.png": 6, "2.png": 2}

@@ -1,4 +1,4 @@
-"""Sample pictures that cannot be drawn."""
+"""Sample pictures: what they show, and those that cannot be drawn."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import short_run
+from tests.tiny import save_dataset, short_run
+from trainer.data.dataset import Dataset
 from trainer.errors import DrawingError
 from trainer.home import Home
 from trainer.training import samples
 from trainer.training.events import Finished, Sampled, Warned
 from trainer.training.loop import train
+from trainer.training.plan import Plan
 
 FAULTS = {
     "memory ran out while it was drawn": RuntimeError("CUDA out of memory. Tried to allocate 2 GiB."),
@@ -44,3 +46,16 @@ def test_a_fault_of_ours_is_not_taken_for_lack_of_memory(
     monkeypatch.setattr(samples, "sample", fail)
     with pytest.raises(RuntimeError, match="shapes"):
         list(train(short_run(tmp_path / "run", dataset, toy_base, sample_every=4), home))
+
+
+def test_of_wildcards_the_samples_always_show_the_same(tmp_path: Path) -> None:
+    folder = save_dataset(tmp_path / "set", ((64, 64),))
+    (folder / "00.txt").write_text("a {red|blue|green} (old) sea")
+    shown = {}
+    for wildcards in (False, True):
+        run = short_run(tmp_path / str(wildcards), folder, tmp_path, wildcards=wildcards, trigger="glassy")
+        plan = Plan.of(Dataset.open(folder), run.settings)
+        shown[wildcards] = samples.sample_prompts(run, plan)
+        assert shown[wildcards] == samples.sample_prompts(run, plan)
+    assert shown[False] == [r"glassy, a {red|blue|green} \(old\) sea"]
+    assert shown[True][0] in {rf"glassy, a {hue} \(old\) sea" for hue in ("red", "blue", "green")}

@@ -1,19 +1,27 @@
 """Aspect buckets: the few sizes that training pictures are scaled and cropped to, all of nearly equal token count.
 
 Pure arithmetic. A picture is scaled to cover its bucket and cropped in the middle; where it was cropped, and how large
-it was before, is kept, because SDXL is told both (arXiv 2307.01952, section 2.2).
+it was before, is kept, because SDXL is told both (arXiv 2307.01952, section 2.2). One too small for its bucket goes into
+a bucket of a lower resolution: an upscaled picture teaches blur.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 STEP = 32
 """Sides are multiples of this: the VAE divides by 8, the U-Net's three levels by 4 more."""
 
 WIDEST = 2.0
 """Largest ratio of the sides of a bucket."""
+
+SMALLEST = 64
+"""Lowest resolution of a bucket: the settings' least, and what the U-Net's three levels need."""
+
+DEEPEST = 4
+"""No picture's bucket is lower than the resolution divided by this: there a model draws badly."""
 
 
 @dataclass(frozen=True, order=True)
@@ -26,13 +34,29 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Placement:
-    """How a picture gets into its bucket: scaled to `scaled` (width, height), then cropped at (`left`, `top`)."""
+    """How a picture gets into its bucket: mirrored or not, scaled to `scaled` (width, height), cropped at (`left`, `top`)."""
 
     bucket: Bucket
     original: tuple[int, int]
     scaled: tuple[int, int]
     left: int
     top: int
+    mirrored: bool = False
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """What is kept of the scaled picture: left, top, right, bottom."""
+        return (self.left, self.top, self.left + self.bucket.width, self.top + self.bucket.height)
+
+    @property
+    def lost(self) -> float:
+        """Share of the picture that the crop leaves out."""
+        return 1 - self.bucket.width * self.bucket.height / (self.scaled[0] * self.scaled[1])
+
+    @property
+    def upscale(self) -> float:
+        """What the picture's sides are multiplied by."""
+        return max(self.bucket.width / self.original[0], self.bucket.height / self.original[1])
 
     @property
     def time_ids(self) -> tuple[int, ...]:
@@ -41,11 +65,13 @@ class Placement:
         return (height, width, self.top, self.left, self.bucket.height, self.bucket.width)
 
 
+@cache
 def sizes(resolution: int, step: int | None = None) -> tuple[Bucket, ...]:
     """Every bucket of a resolution: for each width the height whose area is nearest to `resolution` squared,
     and the same turned.
 
-    `step` is 64 from 512 pixels up, as in SDXL's own training, and 32 below. Areas differ by less than an eighth.
+    `step` is 64 from 512 pixels up, as in SDXL's own training, and 32 below. At multiples of `step` areas are within 12.5 %
+    of the square's, from 512 pixels up within 6.5 %, from 1024 within 4 %.
     """
     step = step or (2 * STEP if resolution >= 512 else STEP)
     area = resolution * resolution
@@ -68,3 +94,17 @@ def place(width: int, height: int, buckets: tuple[Bucket, ...]) -> Placement:
     scaled = (max(bucket.width, round(width * scale)), max(bucket.height, round(height * scale)))
     left, top = (scaled[0] - bucket.width) // 2, (scaled[1] - bucket.height) // 2
     return Placement(bucket, (width, height), scaled, left, top)
+
+
+def place_within(width: int, height: int, resolution: int, most: float) -> Placement:
+    """The placement at `resolution`; where that upscales by more than `most`, at the next lower one that does not.
+
+    Each lower resolution has about half the pixels of the one before. At the lowest a picture is upscaled as it must be.
+    """
+    lowest = max(SMALLEST, resolution / DEEPEST)
+    while True:
+        placement = place(width, height, sizes(resolution))
+        lower = math.floor(resolution / math.sqrt(2)) // STEP * STEP
+        if placement.upscale <= most or lower < lowest:
+            return placement
+        resolution = lower

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -38,10 +38,9 @@ class Encoded:
 
 
 def prepared(picture: Image.Image, placement: Placement) -> Image.Image:
-    """The picture scaled and cropped as `placement` says."""
-    scaled = picture.resize(placement.scaled, Image.Resampling.LANCZOS)
-    bucket = placement.bucket
-    return scaled.crop((placement.left, placement.top, placement.left + bucket.width, placement.top + bucket.height))
+    """The picture mirrored, scaled and cropped as `placement` says."""
+    upright = ImageOps.mirror(picture) if placement.mirrored else picture
+    return upright.resize(placement.scaled, Image.Resampling.LANCZOS).crop(placement.box)
 
 
 def to_pixels(picture: Image.Image) -> torch.Tensor:

@@ -1,11 +1,21 @@
-"""Captions: read in any usual encoding, written whole, and put together with the trigger word."""
+"""Captions: read in any usual encoding, written whole, varied from step to step, and put together with the trigger word.
+
+A caption is one line of text, and its tags are what commas part. Several captions of one picture are written as one with
+wildcards: `{a house|a hut on a hill}`. Knows no step: each draw is a function of the `Random` that is given.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from random import Random
 
 from trainer.errors import storing
 from trainer.home import write_atomically
+from trainer.settings import Settings
+
+_WILDCARD = re.compile(r"\{([^{}]*\|[^{}]*)\}")
+"""Braces with a bar and no braces inside; braces without a bar mean themselves."""
 
 
 def decode(content: bytes) -> str:
@@ -31,8 +41,44 @@ def write(path: Path, caption: str) -> None:
         write_atomically(path, (" ".join(caption.split()) + "\n").encode("utf-8"))
 
 
+def varied(caption: str, settings: Settings, random: Random) -> str:
+    """The caption of one picture in one step, with the trigger word: wildcards, then tag dropout, then shuffle.
+
+    Where none of them is turned on, it is `with_trigger` alone, to the letter.
+    """
+    if settings.wildcards:
+        caption = without_wildcards(caption, random)
+    if settings.shuffle_tags or settings.tag_dropout:
+        caption = _rearranged(caption, settings, random)
+    return with_trigger(caption, settings.trigger)
+
+
+def without_wildcards(caption: str, random: Random) -> str:
+    """One alternative of each `{one|another}`, inner braces first; each is as likely, an empty one leaves no comma behind."""
+    while _WILDCARD.search(caption):
+        caption = _WILDCARD.sub(lambda found: random.choice(found[1].split("|")), caption)
+        caption = re.sub(r"(\s*,)+", ",", caption).strip(" ,")
+    return " ".join(caption.split())
+
+
+def _rearranged(caption: str, settings: Settings, random: Random) -> str:
+    """The tags that hold the trigger word, then the kept ones as they are, then the others thinned out and shuffled."""
+    tags = [tag.strip() for tag in caption.split(",") if tag.strip()]
+    leading = [tag for tag in tags if _holds(tag, settings.trigger)]
+    others = [tag for tag in tags if not _holds(tag, settings.trigger)]
+    kept, loose = others[: settings.keep_tags], others[settings.keep_tags :]
+    loose = [tag for tag in loose if random.random() >= settings.tag_dropout]
+    if settings.shuffle_tags:
+        random.shuffle(loose)
+    return ", ".join(leading + kept + loose)
+
+
 def with_trigger(caption: str, trigger: str) -> str:
     """`trigger, caption`; unchanged if the trigger is empty or already there as a word of its own."""
-    if not trigger or f" {trigger.lower()} " in f" {caption.lower().replace(',', ' ')} ":
+    if not trigger or _holds(caption, trigger):
         return caption
     return f"{trigger}, {caption}" if caption else trigger
+
+
+def _holds(caption: str, trigger: str) -> bool:
+    return bool(trigger) and f" {trigger.lower()} " in f" {caption.lower().replace(',', ' ')} "

@@ -11,12 +11,19 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tomlkit
 
 from trainer.data import captions, intake
 from trainer.errors import DatasetError, PictureError, storing
 from trainer.home import free_name, safe_name, write_atomically
+
+_ABOUT = "dataset.toml"
+"""The file that says what concerns the pictures as a whole."""
+
+MOST_REPEATS = 100
+"""The most that a picture may be shown in one pass."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +85,40 @@ class Dataset:
 
     @property
     def trigger(self) -> str:
-        """The trigger word kept with the pictures in `dataset.toml`; empty if none is."""
-        path = self.folder / "dataset.toml"
-        try:
-            return str(tomllib.loads(path.read_text(encoding="utf-8-sig")).get("trigger", "")) if path.is_file() else ""
-        except ValueError as error:
-            raise DatasetError(f"{path} is not valid TOML ({error}): correct or delete it.") from None
+        """The trigger word kept with the pictures in `dataset.toml`; empty if none is. Raises `DatasetError`."""
+        return str(self._about.get("trigger", ""))
+
+    @property
+    def repeats(self) -> dict[str, int]:
+        """How often a pass shows a picture, by file name, as `[repeats]` in `dataset.toml` says: `"01.png" = 3`.
+
+        Pictures that it does not name are shown once; names without a picture do nothing. Raises `DatasetError`.
+        """
+        given, path = self._about.get("repeats", {}), self.folder / _ABOUT
+        if not isinstance(given, dict):
+            raise DatasetError(f'{path}: repeats must be a table with lines such as "01.png" = 3.')
+        for name, times in given.items():
+            if type(times) is not int or not 1 <= times <= MOST_REPEATS:
+                raise DatasetError(
+                    f"{path}: the repeats of {name} must be a whole number from 1 to {MOST_REPEATS}, not {times}."
+                )
+        return given
 
     def write_trigger(self, trigger: str) -> None:
-        """Keep the trigger word with the pictures."""
-        path = self.folder / "dataset.toml"
+        """Keep the trigger word with the pictures; whatever else is said there stays. Raises `DatasetError`, `StorageError`."""
+        path = self.folder / _ABOUT
+        about = tomlkit.parse(path.read_text(encoding="utf-8-sig")) if self._about else tomlkit.document()
+        about["trigger"] = trigger
         with storing(path):
-            write_atomically(path, tomlkit.dumps({"trigger": trigger}).encode("utf-8"))
+            write_atomically(path, tomlkit.dumps(about).encode("utf-8"))
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        path = self.folder / _ABOUT
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
+        except ValueError as error:
+            raise DatasetError(f"{path} is not valid TOML ({error}): correct or delete it.") from None
 
 
 def add_files(folder: Path, files: Iterable[Path]) -> tuple[list[Path], list[str]]:

@@ -132,6 +132,14 @@ class Finished(Event):
     step: int
     lora: str
     seconds: float
+    layers: int = 0
+    """Layers that the file was found to hold when it was read back; 0 in older logs, as with what follows."""
+    size: int = 0
+    """Bytes of the file."""
+    share: float = 0.0
+    """Trained numbers as a share of the base's weights."""
+    change: dict[str, float] = field(default_factory=dict)
+    """Size of the change of the U-Net and of each text encoder, as the file holds it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,26 @@ from __future__ import annotations
 import json
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
 
 from trainer import __version__
 from trainer.bases.origin import Origin
-from trainer.settings import Precision, Recompute
+from trainer.lora.sidecar import Card
+from trainer.settings import OptimizerName, Precision, Recompute
 from trainer.training.plan import Plan
 from trainer.training.run import Run
 
 ONLY_STARTER = "Only for Impasto's starter base: it does nothing useful in SDXL."
+
+OPTIMIZERS: dict[OptimizerName, str] = {
+    "adamw": "torch.optim.adamw.AdamW",
+    "adamw8bit": "bitsandbytes.optim.adamw.AdamW8bit",
+    "adafactor": "transformers.optimization.Adafactor",
+    "lion": "Lion",
+    "prodigy": "prodigyopt.prodigy.Prodigy",
+    "schedulefree_adamw": "schedulefree.adamw_schedulefree.AdamWScheduleFree",
+}
+"""The optimizers as other tools name them."""
 
 
 def describe(run: Run, plan: Plan, base: Origin, step: int) -> dict[str, str]:
@@ -30,8 +42,8 @@ def describe(run: Run, plan: Plan, base: Origin, step: int) -> dict[str, str]:
         "ss_learning_rate": settings.unet_lr,
         "ss_unet_lr": settings.unet_lr,
         "ss_text_encoder_lr": json.dumps([settings.te1_lr, settings.te2_lr]),
-        "ss_optimizer": "torch.optim.adamw.AdamW",
-        "ss_lr_scheduler": "cosine",
+        "ss_optimizer": OPTIMIZERS[settings.optimizer],
+        "ss_lr_scheduler": "constant" if settings.optimizer == "schedulefree_adamw" else settings.lr_schedule,
         "ss_lr_warmup_steps": round(plan.steps * settings.warmup),
         "ss_max_train_steps": plan.steps,
         "ss_steps": step,
@@ -42,6 +54,10 @@ def describe(run: Run, plan: Plan, base: Origin, step: int) -> dict[str, str]:
         "ss_min_snr_gamma": settings.min_snr_gamma,
         "ss_noise_offset": settings.noise_offset,
         "ss_caption_dropout_rate": settings.caption_dropout,
+        "ss_caption_tag_dropout_rate": settings.tag_dropout or "",
+        "ss_shuffle_caption": settings.shuffle_tags or "",
+        "ss_keep_tokens": settings.keep_tags or "",
+        "ss_flip_aug": settings.flip or "",
         "ss_max_grad_norm": settings.max_grad_norm,
         "ss_seed": settings.seed,
         "ss_tag_frequency": json.dumps({run.dataset.name: dict(tags.most_common(200))}, ensure_ascii=False),
@@ -57,6 +73,17 @@ def describe(run: Run, plan: Plan, base: Origin, step: int) -> dict[str, str]:
         "impasto.preset": run.preset,
     }
     return {key: str(text) for key, text in texts.items() if str(text)}
+
+
+def card(run: Run, plan: Plan, base: Origin, step: int) -> Card:
+    """The same in short, for the file beside the LoRA that other programs show it by."""
+    starter = base.family == "starter"
+    return Card(
+        description=f"{run.name}: a style learnt from {plan.distinct} pictures in {step} steps.",
+        trigger=run.settings.trigger,
+        starter=starter,
+        notes=ONLY_STARTER if starter else f"Trained on {Path(run.base).name.removesuffix('.safetensors')} with Impasto.",
+    )
 
 
 def describe_rung(precision: Precision, recompute: Recompute, computed_in: str) -> dict[str, str]:

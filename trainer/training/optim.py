@@ -1,17 +1,28 @@
-"""The optimizer, the curve of the learning rate, and the scale of the loss where gradients are float16."""
+"""The optimizers, the curves of the learning rate, and the scale of the loss where gradients are float16."""
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
+from transformers.optimization import Adafactor
 
+from trainer.errors import RunError
 from trainer.lora.adapter import Adapter
 from trainer.lora.keys import COMPONENTS, Component
-from trainer.settings import Settings
+from trainer.settings import LrSchedule, Settings
+
+EXTRAS = {
+    "adamw8bit": ("bitsandbytes.optim", "AdamW8bit"),
+    "prodigy": ("prodigyopt", "Prodigy"),
+    "schedulefree_adamw": ("schedulefree", "AdamWScheduleFree"),
+}
+"""Where the optimizers are that come with the extra `optimizers`."""
 
 
 def rates(settings: Settings) -> dict[Component, float]:
@@ -20,20 +31,118 @@ def rates(settings: Settings) -> dict[Component, float]:
     return {component: asked[component] for component in COMPONENTS if asked[component] > 0}
 
 
-def make_optimizer(adapter: Adapter, settings: Settings) -> torch.optim.AdamW:
-    """AdamW with one group per part of the base, in the order of `rates`."""
-    groups = [
-        {"params": adapter.parameters(component), "lr": rate, "initial_lr": rate} for component, rate in rates(settings).items()
+def require(settings: Settings) -> None:
+    """Raise `RunError` if the optimizer that the settings ask for is not installed, or cannot work with their rates."""
+    if settings.optimizer in EXTRAS:
+        _extra(settings.optimizer)
+    if settings.optimizer == "prodigy" and len(set(rates(settings).values())) > 1:
+        raise RunError(
+            "Prodigy finds one learning rate for all parts: set unet_lr, te1_lr and te2_lr to one value, best 1, or to 0 for "
+            "a part that is left alone."
+        )
+
+
+def _extra(name: str) -> Any:
+    module, title = EXTRAS[name]
+    try:
+        return getattr(importlib.import_module(module), title)
+    except ImportError:
+        raise RunError(
+            f"The optimizer {name} needs the package {module.split('.')[0]}: install Impasto with its extra, as in "
+            "python -m pip install 'impasto[optimizers]', or choose another optimizer."
+        ) from None
+
+
+def make_optimizer(adapter: Adapter, settings: Settings) -> torch.optim.Optimizer:
+    """The optimizer with one group per part of the base, in the order of `rates`. Raises `RunError`, see `require`."""
+    require(settings)
+    decay = settings.weight_decay
+    groups: list[dict[str, Any]] = [
+        {"params": adapter.parameters(component), "lr": rate, "initial_lr": rate, "weight_decay": decay}
+        for component, rate in rates(settings).items()
     ]
-    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+    name = settings.optimizer
+    if name == "adamw":
+        on_card = any(matrix.device.type == "cuda" for group in groups for matrix in group["params"])
+        return torch.optim.AdamW(groups, fused=True if on_card else None)
+    if name == "lion":
+        return Lion(groups)
+    if name == "adafactor":
+        return cast(torch.optim.Optimizer, Adafactor(groups, lr=1.0, scale_parameter=False, relative_step=False))
+    other: Any = _extra(name)(groups, **({"safeguard_warmup": True} if name == "prodigy" else {}))
+    if name == "schedulefree_adamw":
+        other.train()
+    return cast(torch.optim.Optimizer, other)
 
 
-def curve(step: int, steps: int, warmup: float) -> float:
-    """Factor of the learning rate at `step` of `steps`: linear over the share `warmup`, then half a cosine to zero."""
+class Lion(torch.optim.Optimizer):
+    """Lion (arXiv 2302.06675): steps of equal size in the direction of sign(b1 m + (1 - b1) g); m then follows g by b2."""
+
+    BETAS: ClassVar[tuple[float, float]] = 0.9, 0.99
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        super().__init__(groups, {"lr": 1e-4, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step; a closure is not taken."""
+        ahead, behind = self.BETAS
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                memory = self.state[matrix].setdefault("exp_avg", torch.zeros_like(matrix))
+                direction = memory.lerp(matrix.grad, 1 - ahead).sign_()
+                matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=group["lr"])
+                memory.lerp_(matrix.grad, 1 - behind)
+
+
+@contextmanager
+def averaged(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """While it lasts, the matrices hold what has been learnt; then, bit for bit, what is trained on.
+
+    That differs only for a schedule-free optimizer, which learns an average (arXiv 2405.15682).
+    """
+    average = getattr(optimizer, "eval", None)
+    if average is None:
+        yield
+        return
+    matrices = [matrix for group in optimizer.param_groups for matrix in group["params"]]
+    kept = [matrix.detach().clone() for matrix in matrices]
+    average()
+    try:
+        yield
+    finally:
+        optimizer.train()  # type: ignore[attr-defined]  # of those that have `eval`
+        with torch.no_grad():
+            for matrix, before in zip(matrices, kept, strict=True):
+                matrix.copy_(before)  # there and back is not exact
+
+
+def curve(step: int, steps: int, warmup: float, schedule: LrSchedule = "cosine", cycles: int = 1) -> float:
+    """Factor of the learning rate at `step` of `steps`: linear over the share `warmup`, then as the schedule has it.
+
+    That is half a cosine to zero, `cycles` of them, a line to zero, or 1.
+    """
     rising = round(steps * warmup)
     if step < rising:
         return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+    done = step - rising, max(1, steps - rising)
+    if schedule == "constant":
+        return 1.0
+    if schedule == "linear":
+        return 1 - done[0] / done[1]
+    share = done[0] * cycles % done[1] if schedule == "cosine_restarts" else done[0]
+    return 0.5 * (1 + math.cos(math.pi * share / done[1]))
+
+
+def factors(settings: Settings, step: int, steps: int) -> list[float]:
+    """Factor of each group's learning rate at `step` of `steps`: the schedule's, or 0 from a part's stop on."""
+    schedule: LrSchedule = "constant" if settings.optimizer == "schedulefree_adamw" else settings.lr_schedule
+    factor = curve(step, steps, settings.warmup, schedule, settings.lr_cycles)
+    stops: dict[Component, float] = {"unet": settings.unet_stop, "te1": settings.te1_stop, "te2": settings.te2_stop}
+    ends = {part: round(stop * steps) if stop <= 1 else round(stop) for part, stop in stops.items()}
+    return [factor if step < ends[part] else 0.0 for part in rates(settings)]
 
 
 @dataclass
@@ -71,7 +180,23 @@ class LossScale:
             self.value, self.steps = self.value * 2, 0
 
 
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Every group's learning rate as its first one times `factor`."""
-    for group in optimizer.param_groups:
+def set_rates(optimizer: torch.optim.Optimizer, factors: Sequence[float]) -> None:
+    """Every group's learning rate as its first one times its factor."""
+    for group, factor in zip(optimizer.param_groups, factors, strict=True):
         group["lr"] = group["initial_lr"] * factor
+
+
+def rest(optimizer: torch.optim.Optimizer) -> None:
+    """Take the gradients from groups whose rate is 0.
+
+    Without one no optimizer moves a matrix; at a rate of 0 some would, by what they remember of earlier steps.
+    """
+    for group in optimizer.param_groups:
+        if group["lr"] == 0:
+            for matrix in group["params"]:
+                matrix.grad = None
+
+
+def true_rates(optimizer: torch.optim.Optimizer) -> list[float]:
+    """Every group's learning rate; Prodigy's is that times its own estimate `d`."""
+    return [group["lr"] * group.get("d", 1.0) for group in optimizer.param_groups]

@@ -9,7 +9,8 @@ import math
 from typing import Any
 
 from trainer.bases.source import Facts
-from trainer.data.dataset import Dataset
+from trainer.data.buckets import Placement
+from trainer.data.dataset import Dataset, Picture
 from trainer.home import Home
 from trainer.sdxl.memory import reserve
 from trainer.settings import Settings
@@ -29,13 +30,14 @@ def outlook(dataset: Dataset, facts: Facts, settings: Settings, memory: str | No
     lora = counts.lora()
     way, drawable = draw_fit(counts, machine.free, machine.native)
     return {
-        "pictures": len(plan.pictures),
+        "pictures": plan.distinct,
         "base": facts.name,
         "family": facts.family,
         "steps": plan.steps,
         "batch": plan.batch,
         "resolution": settings.resolution,
         "buckets": plan.buckets,
+        "crops": [_of_crop(picture, placement) for picture, placement in dict.fromkeys(plan.pictures)],
         "machine": {"name": machine.name, "free": machine.free, "there": machine.there},
         "fits": found.fits,
         **_of_option(found.chosen),
@@ -63,6 +65,17 @@ def _machine(memory: str | None) -> Machine:
     return machine_of(best_device())
 
 
+def _of_crop(picture: Picture, placement: Placement) -> dict[str, Any]:
+    return {
+        "name": picture.path.name,
+        "scaled": placement.scaled,
+        "box": placement.box,
+        "lost": round(placement.lost, 4),
+        "upscale": round(placement.upscale, 4),
+        "mirrored": placement.mirrored,
+    }
+
+
 def _of_option(option: Option) -> dict[str, Any]:
     return {
         "precision": option.rung.precision,
@@ -79,7 +92,7 @@ def _seconds(found: Fit, plan: Plan, machine: Machine) -> float:
     encoding = machine.seconds(counts.encode(side), single=True) * len(plan.pictures)
     sample = settings.sample_steps * machine.seconds(counts.guided()) + machine.seconds(counts.decode(side), single=True)
     rounds = 1 + math.ceil(plan.steps / settings.sample_every) if settings.sample_every else 0
-    prompts = len(settings.sample_prompts) or min(2, len(plan.pictures))
+    prompts = len(settings.sample_prompts) or min(2, plan.distinct)
     return encoding + plan.steps * found.chosen.seconds + rounds * prompts * sample
 
 
@@ -106,12 +119,25 @@ def told_outlook(result: dict[str, Any]) -> list[str]:
         result["sentence"],
         *(f"  {name:<11}{size(memory[key]):>9}" for key, name in _ITEMS.items()),
         *(f"  {_told_option(result[which], which)}" for which in ("above", "below") if result[which]),
+        *_told_crops(result["crops"]),
         f"Time: about {_duration(result['seconds_per_step'])} a step and {_duration(result['seconds'])} in all on "
         f"{machine['name']}{kind}; an estimate.",
         f"LoRA: {sum(lora['parameters'].values()):,} parameters, {100 * lora['share']:.2f} % of the base; "
         f"its file has {lora['bytes'] / 1e6:.1f} MB.",
         _told_drawing(result["drawing"], result["resolution"]),
     ]
+
+
+def _told_crops(crops: list[dict[str, Any]]) -> list[str]:
+    """A line if a picture loses much, and one if some are so small that they are enlarged."""
+    worst, enlarged = max(crops, key=lambda crop: crop["lost"]), {crop["name"] for crop in crops if crop["upscale"] > 1}
+    lines = []
+    if worst["lost"] > 0.1:
+        lines.append(f"Cropped: {worst['name']} loses most, {100 * worst['lost']:.0f} % of it; --json lists every crop.")
+    if enlarged:
+        most = max(crop["upscale"] for crop in crops)
+        lines.append(f"Enlarged: {len(enlarged)} of the pictures, at most to {most:.2f} times their size.")
+    return lines
 
 
 def _told_option(option: dict[str, Any], which: str) -> str:

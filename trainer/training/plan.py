@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from random import Random
 
-from trainer.data.buckets import Bucket, Placement, place, sizes
+from trainer.data.buckets import Bucket, Placement, place_within
 from trainer.data.dataset import Dataset, Picture
 from trainer.settings import Settings
 
@@ -23,21 +24,39 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def placements(picture: Picture, settings: Settings) -> Iterator[Placement]:
+    """Every way in which a picture is trained: at each resolution, and there mirrored too if that is asked for.
+
+    Where a small picture lands in the same bucket from two resolutions, it is there once.
+    """
+    wanted = (settings.resolution, *settings.resolutions)
+    sized = [place_within(picture.width, picture.height, resolution, settings.max_upscale) for resolution in wanted]
+    for placement in dict.fromkeys(sized):
+        yield placement
+        if settings.flip:
+            yield replace(placement, mirrored=True)
+
+
 @dataclass(frozen=True)
 class Plan:
     """Pictures with their placements, by index; and the steps to take."""
 
     pictures: tuple[tuple[Picture, Placement], ...]
+    """A picture is there once for each of its placements (at several resolutions, and mirrored), and for each repeat."""
     steps: int
     batch: int
     seed: int
 
     @classmethod
     def of(cls, dataset: Dataset, settings: Settings) -> Plan:
-        """Place every picture; `settings.steps`, or as many as give each picture its passes."""
-        buckets = sizes(settings.resolution)
-        placed = tuple((picture, place(picture.width, picture.height, buckets)) for picture in dataset.pictures)
-        steps = settings.steps or math.ceil(settings.passes * len(placed) / settings.batch)
+        """Place every picture; `settings.steps`, or as many as give each picture its passes, over all its placements.
+
+        A pass shows a picture as often as the dataset's repeats say. Raises `DatasetError` where these make no sense.
+        """
+        repeats = dataset.repeats
+        shown = [picture for picture in dataset.pictures for _ in range(repeats.get(picture.path.name, 1))]
+        placed = tuple((picture, where) for picture in shown for where in placements(picture, settings))
+        steps = settings.steps or math.ceil(settings.passes * len(shown) / settings.batch)
         return cls(placed, steps, settings.batch, settings.seed)
 
     def without(self, refused: set[int]) -> Plan:
@@ -46,8 +65,13 @@ class Plan:
         return Plan(kept, self.steps, self.batch, self.seed)
 
     @property
+    def distinct(self) -> int:
+        """Pictures, however many placements each has."""
+        return len({picture.path for picture, _ in self.pictures})
+
+    @property
     def buckets(self) -> dict[str, int]:
-        """Pictures per bucket, by `WIDTHxHEIGHT`."""
+        """Placements per bucket, by `WIDTHxHEIGHT`."""
         counts = Counter(placement.bucket for _, placement in self.pictures)
         return {f"{bucket.width}x{bucket.height}": count for bucket, count in sorted(counts.items())}
 

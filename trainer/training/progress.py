@@ -40,6 +40,8 @@ class Progress:
     samples: list[Sampled] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     lora: str = ""
+    finished: Finished | None = None
+    """What was found in the LoRA when all steps were done."""
     seconds: float = 0.0
     """How long the training took, over all resumptions."""
     message: str = ""
@@ -80,7 +82,8 @@ def fold(events: Iterable[Event | None], into: Progress | None = None) -> Progre
             case Warned(message=message):
                 progress.warnings.append(message)
             case Stopped() | Finished():
-                progress.state = "finished" if isinstance(event, Finished) else "stopped"
+                progress.finished = event if isinstance(event, Finished) else None
+                progress.state = "finished" if progress.finished else "stopped"
                 progress.step, progress.lora, progress.seconds = event.step, event.lora, event.seconds
             case Failed(message=message):
                 progress.state, progress.message = "failed", message

@@ -5,6 +5,7 @@ events.jsonl     what happened
 checkpoints/     to go on from
 samples/         pictures drawn on the way
 NAME.safetensors the LoRA
+NAME.json, .png  what other programs show it by
 heartbeat.json   the process that works on it
 stop             a file: please stop and keep what there is
 """

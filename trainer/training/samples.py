@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from random import Random
 
 import torch
 from PIL import Image
 
-from trainer.data.captions import with_trigger
+from trainer.data.captions import with_trigger, without_wildcards
+from trainer.data.dataset import Picture
 from trainer.errors import DrawingError
 from trainer.recipe import Request, infotext, write_png
 from trainer.sdxl.base import Base
@@ -15,6 +17,7 @@ from trainer.sdxl.device import out_of_memory
 from trainer.sdxl.prompt import literal
 from trainer.sdxl.sampler import Sampling, sample, to_picture
 from trainer.sdxl.text import encode_prompt, unconditional
+from trainer.settings import Settings
 from trainer.training.events import Event, Sampled, Warned
 from trainer.training.plan import Plan
 from trainer.training.run import Run
@@ -28,8 +31,13 @@ def sample_prompts(run: Run, plan: Plan) -> list[str]:
     asked = list(run.settings.sample_prompts)
     if not asked:
         pictures = [plan.pictures[0][0], plan.pictures[len(plan.pictures) // 2][0]]
-        asked = list(dict.fromkeys(literal(picture.caption) for picture in pictures))
+        asked = list(dict.fromkeys(literal(_caption(picture, run.settings)) for picture in pictures))
     return [with_trigger(prompt, literal(run.settings.trigger)) for prompt in asked]
+
+
+def _caption(picture: Picture, settings: Settings) -> str:
+    """A picture's caption; of wildcards always the same alternatives, so that the samples can be compared."""
+    return without_wildcards(picture.caption, Random(settings.seed)) if settings.wildcards else picture.caption
 
 
 def draw_samples(run: Run, base: Base, plan: Plan, step: int) -> Iterator[Event]:

@@ -122,5 +122,5 @@ def test_the_fit_is_asked_of_the_engine(tab: TrainTab, monkeypatch: pytest.Monke
 
 
 def test_a_fit_that_cannot_be_told_is_a_sentence(tab: TrainTab, done: list[str]) -> None:
-    with pytest.raises(ImpastoError, match=r"resolution cannot be '1'"):
+    with pytest.raises(ImpastoError, match=r"resolution must be a whole number from 64 to 2048 and a multiple of 32, not 1"):
         tab.show_fit(given(tab, resolution="1"))
