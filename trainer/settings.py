@@ -134,7 +134,7 @@ def validated(values: Mapping[str, Any]) -> Settings:
     Raises `SettingsError` that names the setting, what it takes, and the value.
     """
     try:
-        return Settings.model_validate({name: _parted(name, value) for name, value in values.items()})
+        return Settings.model_validate({name: _parted(name, value) for name, value in dict(values).items()})
     except ValidationError as error:
         first = error.errors()[0]
     if not first["loc"]:
