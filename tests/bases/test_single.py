@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from tests import checkpoint
 from trainer.bases import single
 from trainer.bases.names import weights_of
 from trainer.bases.single import empty
-from trainer.bases.source import facts_of
 from trainer.errors import BaseModelError
 from trainer.home import shipped
 from trainer.sdxl.base import load_base
@@ -71,14 +69,3 @@ def test_a_file_that_does_not_fit_is_told_of(tmp_path: Path, how: str, sentence:
     with pytest.raises(BaseModelError, match=sentence) as caught:
         load_base(str(file), CPU, torch.float32)
     assert "odd.safetensors" in str(caught.value)
-
-
-def test_a_header_is_enough_to_know_a_file_and_quickly(tmp_path: Path) -> None:
-    file = checkpoint.write_file(tmp_path / "a.safetensors", checkpoint.tensors(torch.float16))
-    facts_of(str(file))
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        facts_of(str(file))
-        times.append(time.perf_counter() - began)
-    assert min(times) < 0.05
