@@ -5,24 +5,29 @@ Markup is made from numbers alone; text that people or files gave goes into Mark
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from app.notice import literal
+from trainer.training.events import Sampled, Validated
 from trainer.training.outlook import told_outlook
 from trainer.training.progress import Progress
-from trainer.training.run import Run
+from trainer.training.run import Run, Wish
 
-Situation = Literal["starting", "encoding", "training", "stopping", "stopped", "finished", "failed", "lost"]
+Situation = Literal[
+    "starting", "encoding", "training", "pausing", "paused", "stopping", "cancelling", "stopped", "finished", "failed", "lost"
+]  # fmt: skip
 MOST_POINTS = 300
+MOST_PROMPTS = 4
 MOST_SAMPLES = 8
+"""Pictures of one prompt; of several prompts each has four, a row of the gallery."""
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 200, 46, 24, 10
 STARTER_NOTE = "This LoRA is *only for the starter base*: it does nothing useful in SDXL."
 
 
-def situation(progress: Progress, alive: bool, starting: bool, stopping: bool) -> Situation:
-    """What is going on: the log tells the state, the process whether it is still true."""
+def situation(progress: Progress, alive: bool, starting: bool, wishes: Collection[Wish]) -> Situation:
+    """What is going on: the log tells the state, the process whether it is still true, its wishes what comes next."""
     if starting:
         return "starting"
     match progress.state:
@@ -30,12 +35,26 @@ def situation(progress: Progress, alive: bool, starting: bool, stopping: bool) -
             return over
         case _ if not alive:
             return "lost"
-        case _ if stopping:
+        case _ if "cancel" in wishes:
+            return "cancelling"
+        case _ if "stop" in wishes:
             return "stopping"
+        case "training" if "pause" in wishes:
+            return "pausing"
         case "waiting":
             return "starting"
         case under_way:
             return under_way
+
+
+def possible(now: Situation, alive: bool, wishes: Collection[Wish]) -> frozenset[str]:
+    """What a person can do about a run now: the wishes that its process would hear, `go_on` with a pause, `resume`."""
+    if now in ("stopped", "failed", "lost"):
+        return frozenset({"resume"})
+    if not alive or now not in ("encoding", "training", "pausing", "paused"):
+        return frozenset()
+    more = {"pause", "sample"} if now == "training" else {"go_on"} if "pause" in wishes else set()
+    return frozenset({"stop", "cancel", *more} - set(wishes))
 
 
 def status(run: Run, progress: Progress, now: Situation) -> str:
@@ -52,8 +71,17 @@ def status(run: Run, progress: Progress, now: Situation) -> str:
             return f"### Preparing {name}\n{done} of {total} pictures are encoded."
         case "training":
             return f"### Training {name}\n{_pace(progress)}"
+        case "pausing":
+            return f"### Training {name}\nIt pauses after the step it is at."
+        case "paused":
+            then = "*Go on* takes the next one; the model stays loaded until then."
+            return f"### {name} is paused\n{step} are done. {literal(progress.message) or then}"
+        case "cancelling":
+            return f"### Cancelling {name}\nIt ends after the step it is at."
         case "stopping":
             return f"### Stopping {name}\nIt stops after the step it is at, and keeps what it has learnt."
+        case "stopped" if not progress.lora:
+            return f"### {name} is cancelled\nAfter {step}. *Resume* goes on from the last checkpoint, if there is one."
         case "stopped":
             return f"### {name} is stopped\nAfter {step}; what it has learnt so far is kept. {_made(run, progress)}"
         case "finished":
@@ -117,31 +145,46 @@ def bar(progress: Progress, now: Situation) -> str:
     )
 
 
-def chart(losses: Sequence[tuple[int, float, float]]) -> str:
-    """The loss of every step, faint, and smoothed, strong, as a drawing; empty below two steps."""
+def chart(losses: Sequence[tuple[int, float, float]], validated: Sequence[Validated] = ()) -> str:
+    """The loss of every step, faint, and smoothed, strong, as a drawing, with what was measured on pictures held out as dots.
+
+    Empty below two steps.
+    """
     if len(losses) < 2:
         return ""
     stride = max(1, len(losses) // MOST_POINTS)
     rows = [*losses[:-1:stride], losses[-1]]
-    first, last = rows[0][0], rows[-1][0]
-    top = _ceiling([row[1] for row in rows] + [row[2] for row in rows])
+    dots = [*validated[: -1 : max(1, len(validated) // MOST_POINTS)], *validated[-1:]]
+    first, last = rows[0][0], max([rows[-1][0], *(dot.step for dot in dots)])
+    top = _ceiling([value for row in rows for value in row[1:]] + [dot.loss for dot in dots])
 
-    def place(step: int, value: float) -> str:
-        x = LEFT + (WIDTH - LEFT - 8) * (step - first) / max(1, last - first)
-        y = TOP + (HEIGHT - TOP - BOTTOM) * (1 - min(value, top) / top)
-        return f"{x:.1f},{y:.1f}"
+    def place(step: int, value: float) -> tuple[float, float]:
+        x = LEFT + (WIDTH - LEFT - 8) * max(0, step - first) / max(1, last - first)
+        return x, TOP + (HEIGHT - TOP - BOTTOM) * (1 - min(value, top) / top)
 
-    raw = " ".join(place(step, loss) for step, loss, _ in rows)
-    smoothed = " ".join(place(step, smooth) for step, _, smooth in rows)
-    grid = "".join(_line(top * part / 4, TOP + (HEIGHT - TOP - BOTTOM) * (1 - part / 4)) for part in range(5))
+    def line(name: str, points: Sequence[tuple[int, float]]) -> str:
+        places = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
+        return f'<polyline class="{name}" points="{places}"/>'
+
+    grid = "".join(_line(top * part / 4, place(first, top * part / 4)[1]) for part in range(5))
+    circles = ('<circle cx="{:.1f}" cy="{:.1f}" r="3.5"/>'.format(*place(dot.step, dot.loss)) for dot in dots)
     return (
         f'<figure class="impasto-chart"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="Smoothed loss {rows[-1][2]:.4f} at step {last}">{grid}'
-        f'<polyline class="raw" points="{raw}"/><polyline class="smoothed" points="{smoothed}"/>'
+        f'aria-label="Smoothed loss {rows[-1][2]:.4f} at step {rows[-1][0]}">{grid}'
+        f"{line('raw', [row[:2] for row in rows])}{line('smoothed', [row[::2] for row in rows])}{''.join(circles)}"
         f'<text x="{LEFT}" y="{HEIGHT - 6}">{first}</text>'
         f'<text x="{WIDTH - 8}" y="{HEIGHT - 6}" text-anchor="end">step {last}</text></svg>'
-        f"<figcaption>Loss <b>{rows[-1][2]:.4f}</b> smoothed, {rows[-1][1]:.4f} at the last step</figcaption></figure>"
+        f"<figcaption>Loss <b>{rows[-1][2]:.4f}</b> smoothed, {rows[-1][1]:.4f} at the last step{_held_out(dots)}"
+        "</figcaption></figure>"
     )
+
+
+def _held_out(validated: Sequence[Validated]) -> str:
+    """The last measurement on the pictures held out, in words."""
+    if not validated:
+        return ""
+    last = validated[-1]
+    return f"; <i>{last.loss:.4f}</i> on pictures held out, best at step {last.best}"
 
 
 def _ceiling(values: Sequence[float]) -> float:
@@ -158,6 +201,19 @@ def _line(value: float, y: float) -> str:
 
 
 def samples(run: Run, progress: Progress) -> list[tuple[Path, str]]:
-    """The latest sample pictures that are there, newest first, with their captions."""
-    latest = reversed(progress.samples[-MOST_SAMPLES:])
-    return [(run.folder / sample.path, f"step {sample.step}") for sample in latest if (run.folder / sample.path).is_file()]
+    """The sample pictures that are there, prompt by prompt: what the base draws, then the latest ones, newest first."""
+    prompts: dict[str, list[Sampled]] = {}
+    for sample in progress.samples:
+        prompts.setdefault(sample.prompt, []).append(sample)
+    most = max(4, MOST_SAMPLES // max(1, len(prompts)))
+    found = []
+    for drawn in list(prompts.values())[:MOST_PROMPTS]:
+        found += [(run.folder / path, caption) for path, caption in _row(drawn, most)]
+    return [(path, caption) for path, caption in found if path.is_file()]
+
+
+def _row(drawn: Sequence[Sampled], most: int) -> list[tuple[str, str]]:
+    """Of the pictures of one prompt what the base draws, which at step 0 the LoRA has not changed yet, and the newest."""
+    base = drawn[-1].base or next((sample.path for sample in drawn if sample.step == 0), "")
+    latest = {sample.path: f"step {sample.step}" for sample in reversed(drawn) if sample.path != base}
+    return ([(base, "the base")] if base else []) + list(latest.items())[: most - bool(base)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["IMPASTO_DEVICE"] = "cpu"
@@ -43,6 +44,40 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny import save_dataset
 
     return save_dataset(tmp_path_factory.mktemp("datasets") / "stripes")
+
+
+@pytest.fixture
+def impasto(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a command in this process."""
+    from tests.command_line import Told
+    from trainer import cli
+
+    def run(*arguments: object) -> Told:
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        return Told(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(toy_base: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that is over."""
+    from tests.command_line import SHORT
+    from trainer import cli
+
+    folder = tmp_path_factory.mktemp("finished") / "style"
+    arguments = ["--home", folder.parent / "home", "train", dataset, "--base", toy_base, *SHORT, "--out", folder]
+    assert cli.main([str(argument) for argument in arguments]) == 0
+    return folder
+
+
+@pytest.fixture
+def lora(finished: Path) -> Path:
+    """Its LoRA."""
+    from trainer.training.run import Run
+
+    return Run.open(finished).lora
 
 
 @pytest.fixture(scope="session")

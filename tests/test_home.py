@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from trainer import home as module
-from trainer.home import Home, free_name, safe_name, shipped, write_atomically
+from trainer.home import Home, free_name, safe_name, shipped, sync_folder, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -113,3 +115,18 @@ def test_the_wheel_holds_presets_and_assets_and_finds_them(tmp_path: Path) -> No
     ).stdout.splitlines()
     assert Path(found[0]) == tmp_path / "site" / "trainer" / "shipped" / "assets" / "starter"
     assert found[1] == "['quick-look', 'balanced', 'careful']"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows flushes a folder's names by itself")
+@pytest.mark.parametrize(
+    ("code", "told"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.ENOSPC, True), (errno.EIO, True)]
+)
+def test_a_disk_that_cannot_flush_folders_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: bool
+) -> None:
+    def failing(handle: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match=re.escape(os.strerror(code))) if told else nullcontext():
+        sync_folder(tmp_path)

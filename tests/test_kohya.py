@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
-from trainer import kohya, kohya_file, presets
+from trainer import kohya, kohya_file, kohya_network, presets
 from trainer.errors import SettingsError
-from trainer.kohya import Entry, Import, imported
-from trainer.settings import Settings, validated
+from trainer.kohya import imported
+from trainer.kohya_entries import Entry, Import
+from trainer.lora import keys
+from trainer.settings import Settings
+from trainer.settings_text import validated
 
 SCRIPT = """
 [model_arguments]
@@ -99,7 +102,8 @@ def test_a_config_of_sd_scripts_becomes_settings(script: Import) -> None:
     assert script.settings == {
         "rank": 32, "alpha": 16.0, "unet_lr": 2e-4, "te1_lr": 5e-5, "te2_lr": 5e-5, "optimizer": "adamw8bit",
         "weight_decay": 0.1, "lr_schedule": "cosine_restarts", "lr_cycles": 3, "warmup": 0.05, "max_grad_norm": 0.5,
-        "steps": 2000, "batch": 8, "precision": "bf16", "recompute": "full", "min_snr_gamma": 5.0, "noise_offset": 0.0357,
+        "steps": 2000, "batch": 2, "accumulation": 4, "targets": "everything", "conv_rank": 8, "crops": 4,
+        "precision": "bf16", "recompute": "full", "min_snr_gamma": 5.0, "noise_offset": 0.0357,
         "seed": 42, "checkpoint_every": 250, "sample_every": 0, "resolution": 1024, "caption_dropout": 0.1,
         "shuffle_tags": True, "keep_tags": 1, "prediction": "v_prediction", "timestep_max": 899,
     }  # fmt: skip
@@ -111,14 +115,16 @@ def test_a_config_of_the_gui_becomes_settings(gui: Import) -> None:
         "weight_decay": 0.05, "lr_schedule": "cosine", "warmup": 0.1, "max_grad_norm": 1.0, "passes": 10.0, "steps": 0,
         "batch": 4, "precision": "fp32", "min_snr_gamma": 0.0, "noise_offset": 0.0, "seed": 1234, "sample_every": 50,
         "sample_prompts": ["ink style, a fox", "a boat"], "resolution": 896, "caption_dropout": 0.05, "shuffle_tags": False,
-        "keep_tags": 2, "loss": "mse", "flip": True, "max_upscale": 1.0, "te1_stop": 0.5, "te2_stop": 0.5,
+        "keep_tags": 2, "accumulation": 1, "targets": "transformer",
+        "loss": "mse", "flip": True, "max_upscale": 1.0, "te1_stop": 0.5, "te2_stop": 0.5,
     }  # fmt: skip
 
 
 def test_what_is_the_same_is_taken_and_what_is_not_has_a_reason(script: Import) -> None:
     assert of(script.taken, "network_dim") == Entry("network_dim", 32, "rank", 32)
     assert of(script.changed, "lr_warmup_steps") == Entry("lr_warmup_steps", 100, "warmup", 0.05, "a share of the 2000 steps")
-    assert of(script.changed, "train_batch_size").becomes == 8
+    assert of(script.taken, "gradient_accumulation_steps").becomes == 4
+    assert of(script.changed, "random_crop").becomes == 4
     assert [(entry.ours, entry.why) for entry in script.changed if entry.theirs == "text_encoder_lr"] == [
         (ours, "each text encoder has its own rate") for ours in ("te1_lr", "te2_lr")
     ]
@@ -127,8 +133,7 @@ def test_what_is_the_same_is_taken_and_what_is_not_has_a_reason(script: Import) 
 
 def test_what_has_no_counterpart_is_told(script: Import) -> None:
     assert {entry.theirs for entry in script.without} == {
-        "pretrained_model_name_or_path", "network_args.conv_dim", "optimizer_args.betas", "learning_rate", "output_name",
-        "xformers", "random_crop",
+        "pretrained_model_name_or_path", "optimizer_args.betas", "learning_rate", "output_name", "xformers",
     }  # fmt: skip
     assert of(script.without, "pretrained_model_name_or_path").why == "name the base with --base"
 
@@ -144,7 +149,7 @@ def test_their_defaults_count_where_the_file_is_silent(tmp_path: Path) -> None:
     found = read(tmp_path / "short.toml", "network_dim = 8\nunet_lr = 1e-4")
     assert found.settings == {
         "rank": 8, "unet_lr": 1e-4, "alpha": 1.0, "batch": 1, "min_snr_gamma": 0.0, "noise_offset": 0.0,
-        "caption_dropout": 0.0, "steps": 1600, "warmup": 0.0, "lr_schedule": "constant",
+        "caption_dropout": 0.0, "steps": 1600, "warmup": 0.0, "lr_schedule": "constant", "targets": "transformer",
     }  # fmt: skip
     assert not of(found.taken, "network_alpha").given
     assert of(found.taken, "network_dim").given
@@ -218,11 +223,136 @@ def test_each_part_gets_its_rate(tmp_path: Path, text: str, rates: tuple[float |
         ("debiased_estimation_loss = true\nmin_snr_gamma = 5", "debiased", True),
         ("optimizer_type = 'PagedAdamW8bit'", "optimizer", "adamw8bit"),
         ("optimizer_type = 'AdamWScheduleFree'", "optimizer", "schedulefree_adamw"),
+        ("optimizer_type = 'prodigyplus.ProdigyPlusScheduleFree'", "optimizer", "schedulefree_prodigy"),
         ("optimizer_type = 'CAME'", "optimizer", None),
+        ("validation_split = 0.1", "validation_share", 0.1),
+        ("validation_split = 0.9", "validation_share", None),
+        ("validate_every_n_steps = 25", "validate_every", 25),
+        ("masked_loss = true", "masked_loss", True),
+        ("alpha_mask = true", "masked_loss", True),
+        ("logging_dir = '/logs'", "tensorboard", True),
+        ("log_with = 'wandb'\nlogging_dir = '/logs'", "tensorboard", None),
+        ("reg_data_dir = '/reg'\nprior_loss_weight = 0.5", "prior_weight", 0.5),
+        ("prior_loss_weight = 0.5", "prior_weight", None),
     ],
 )
 def test_single_entries(tmp_path: Path, text: str, ours: str, becomes: Any) -> None:
     assert read(tmp_path / "a.toml", f"unet_lr = 1e-4\n{text}").settings.get(ours) == becomes
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("network_module = 'networks.lora'", ("transformer", None, None)),
+        ("network_module = 'networks.lora'\nnetwork_args = ['conv_dim=4']", ("everything", 4, None)),
+        ("network_module = 'networks.dylora'", ("transformer", None, None)),
+        ("network_module = 'lycoris.kohya'\nnetwork_args = ['algo=lora', 'conv_dim=4']", ("everything", 4, None)),
+        ("network_module = 'lycoris.kohya'\nnetwork_args = ['algo=locon', 'preset=attn-only']", ("attention", None, None)),
+        ("network_module = 'lycoris.kohya'\nnetwork_args = ['algo=lora', 'rs_lora=True']", ("everything", None, True)),
+        ("LoRA_type = 'Standard'\nconv_dim = 4\nconv_alpha = 1", ("transformer", None, None)),
+        ("LoRA_type = 'Kohya LoCon'\nconv_dim = 4\nconv_alpha = 1", ("everything", 4, None)),
+        ("LoRA_type = 'LyCORIS/LoCon'\nconv_dim = 4\nLyCORIS_preset = 'attn-mlp'", ("transformer", None, None)),
+    ],
+)
+def test_each_kind_of_network_adapts_the_same_layers(tmp_path: Path, text: str, made: tuple[Any, ...]) -> None:
+    settings = read(tmp_path / "a.toml", f"network_dim = 16\nnetwork_alpha = 4\n{text}").settings
+    assert tuple(settings.get(name) for name in ("targets", "conv_rank", "rslora")) == made
+
+
+@pytest.mark.parametrize(
+    ("text", "theirs", "why"),
+    [
+        ("network_module = 'networks.dylora'", "network_module", "a plain LoRA is trained"),
+        ("network_module = 'lycoris.kohya'\nnetwork_args = ['algo=lokr']", "network_module", "a plain LoRA is trained"),
+        (
+            "network_module = 'networks.lora'\nnetwork_args = ['conv_dim=4', 'conv_alpha=4']",
+            "network_args.conv_alpha",
+            "convolutions are scaled by 0.25 as the other layers, not by 1",
+        ),
+        ("LoRA_type = 'Standard'\nconv_dim = 4", "conv_dim", "of no effect on a network without convolutions"),
+        ("prior_loss_weight = 0.5", "prior_loss_weight", "of no effect without reg_data_dir"),
+        ("masked_loss = true", "masked_loss", "the masks lie beside the pictures, as NAME-masklabel.png"),
+    ],
+)
+def test_what_is_nearly_the_same_has_its_reason(tmp_path: Path, text: str, theirs: str, why: str) -> None:
+    found = read(tmp_path / "a.toml", f"network_dim = 16\nnetwork_alpha = 4\n{text}")
+    assert of(found.changed, theirs).why == why
+
+
+def test_convolutions_of_the_same_scale_are_taken(tmp_path: Path) -> None:
+    arguments = "network_module = 'networks.lora'\nnetwork_args = ['conv_dim=8', 'conv_alpha=2']"
+    found = read(tmp_path / "a.toml", f"network_dim = 16\nnetwork_alpha = 4\n{arguments}")
+    assert of(found.taken, "network_args.conv_alpha").why == ""
+    assert found.changed == []
+
+
+OUTERMOST = ("down_blocks.0.attentions", "up_blocks.2.attentions")
+"""What the table of names has and SDXL has not: nothing attends at full size."""
+
+
+@pytest.mark.parametrize("side", ["input_blocks", "middle_block", "output_blocks"])
+def test_blocks_are_numbered_as_in_the_file(side: str) -> None:
+    first = {"input_blocks": 0, "middle_block": 9, "output_blocks": 12}[side]
+    by_number: dict[int, set[str]] = {}
+    for ours, theirs in keys._BLOCKS.items():
+        if theirs.startswith(side) and not ours.startswith(OUTERMOST):
+            by_number.setdefault(int(theirs.split("_")[2]), set()).add(ours)
+    assert {number: set(kohya_network.BLOCKS[first + number]) for number in by_number} == by_number
+    assert len(kohya_network.BLOCKS) == 21
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rates"),
+    [
+        (["up_lr_weight=0,0.5,1,1,1,1,1,1,1"], ["up_blocks.0.attentions.0=0", "up_blocks.0.attentions.1=0.5"]),
+        (["mid_lr_weight=0.25"], None),
+        (["mid_lr_weight=1,0.25"], ["mid_block.attentions.0=0.25"]),
+        (["down_lr_weight=1,1,1,1,0.1,2", "block_lr_zero_threshold=0.1"],
+         ["down_blocks.1.attentions.0=0", "down_blocks.1.attentions.1=2"]),
+        (["down_lr_weight=1,1", "conv_dim=4", "mid_lr_weight=2,1,1"], ["mid_block.resnets.0=2"]),
+        (["up_lr_weight=sine+.5"], None),
+    ],
+)  # fmt: skip
+def test_rates_of_blocks(tmp_path: Path, arguments: list[str], rates: list[str] | None) -> None:
+    found = read(tmp_path / "a.json", {"network_dim": 8, "network_module": "networks.lora", "network_args": arguments})
+    assert found.settings.get("block_rates") == rates
+    assert {f"network_args.{argument.partition('=')[0]}" for argument in arguments} <= found.named
+
+
+def test_ranks_of_blocks(tmp_path: Path) -> None:
+    dims = ["8"] * 23
+    dims[1 + 9 + 1], dims[1 + 12 + 1] = "0", "32"
+    config = {"network_dim": 8, "network_module": "networks.lora", "network_args": [f"block_dims={','.join(dims)}"]}
+    found = read(tmp_path / "a.json", config)
+    assert found.settings["block_ranks"] == ["mid_block.attentions.0=0", "up_blocks.0.attentions.1=32"]
+    assert "general rank" in of(found.changed, "network_args.block_dims").why
+    short = read(tmp_path / "b.json", {**config, "network_args": ["block_dims=1,2,3"]})
+    assert "block_ranks" not in short.settings
+    assert of(short.without, "network_args.block_dims")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ratio"),
+    [
+        (["loraplus_lr_ratio=16"], 16),
+        (["loraplus_unet_lr_ratio=8", "loraplus_text_encoder_lr_ratio=8"], 8),
+        (["loraplus_unet_lr_ratio=8", "loraplus_text_encoder_lr_ratio=4"], None),
+        (["loraplus_unet_lr_ratio=8"], None),
+    ],
+)
+def test_lora_plus_is_one_ratio(tmp_path: Path, arguments: list[str], ratio: float | None) -> None:
+    found = read(tmp_path / "a.json", {"network_dim": 8, "network_args": arguments})
+    assert found.settings.get("lora_plus") == ratio
+    assert ratio is not None or {entry.why for entry in found.without} == {"lora_plus is one ratio for all parts"}
+
+
+def test_prior_pictures_are_found_in_the_folder_that_holds_them(tmp_path: Path) -> None:
+    (tmp_path / "reg" / "1_house").mkdir(parents=True)
+    found = read(tmp_path / "a.toml", f"network_dim = 8\nreg_data_dir = '{(tmp_path / 'reg').as_posix()}'")
+    assert Path(found.settings["prior_dataset"]) == tmp_path / "reg" / "1_house"
+    elsewhere = read(tmp_path / "b.toml", "network_dim = 8\nreg_data_dir = '/elsewhere'")
+    assert elsewhere.settings["prior_dataset"] == "/elsewhere"
+    assert "must lie in this folder itself" in of(elsewhere.changed, "reg_data_dir").why
 
 
 def test_what_a_setting_cannot_be_is_told_with_its_bounds(tmp_path: Path) -> None:
@@ -243,7 +373,9 @@ def test_no_value_is_too_odd_for_a_list_or_a_sentence(tmp_path: Path, value: Any
         | set(kohya_file.DEFAULTS)
         | set(kohya.ELSEWHERE)
         | set(GUI)
-        | {"resolution", "num_repeats", "max_timestep"}
+        | {"resolution", "num_repeats", "max_timestep", "reg_data_dir", "prior_loss_weight", "logging_dir", "log_with"}
+        | {"conv_dim", "conv_alpha", "network_module", "network_args", "masked_loss"}
+        | {f"network_args.{name}" for name in ("block_dims", "down_lr_weight", "conv_dim", "loraplus_lr_ratio", "preset")}
     )
     for name in sorted(names | {"optimizer_type", "optimizer_args", "network_train_unet_only", "gradient_accumulation_steps"}):
         found = read(tmp_path / "a.json", {"network_dim": 8, "learning_rate": 1e-4, "LoRA_type": "Standard", name: value})

@@ -10,7 +10,8 @@ import pytest
 from trainer import presets
 from trainer.errors import SettingsError
 from trainer.home import shipped
-from trainer.settings import Family, Settings, validated
+from trainer.settings import Family, Settings
+from trainer.settings_text import validated
 
 FAMILIES: tuple[Family, ...] = get_args(Family)
 

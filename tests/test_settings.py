@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from trainer.errors import SettingsError
-from trainer.settings import Settings, validated, wanted
+from trainer.settings import Settings
+from trainer.settings_text import validated, wanted
 
 
 def test_the_defaults_are_valid() -> None:
@@ -27,8 +28,8 @@ def test_texts_may_come_with_a_bar_between_them() -> None:
     assert validated({"trigger": "a|b"}).trigger == "a|b"
 
 
-def test_an_unknown_name_is_told_with_those_there_are() -> None:
-    with pytest.raises(SettingsError, match=r"There is no setting named learning; the settings are: alpha, .*unet_lr"):
+def test_an_unknown_name_is_told_with_where_they_are_listed() -> None:
+    with pytest.raises(SettingsError, match=r"There is no setting named learning; `impasto train --help` lists them all\."):
         validated({"learning": 1e-4})
 
 
@@ -69,6 +70,15 @@ def test_a_wrong_value_is_told_with_its_name_and_what_is_wanted(name: str, value
         ({"shuffle_tags": "no\nway"}, "shuffle_tags must be true or false, not no way."),
         ({"trigger": "x" * 81}, f"trigger must be a text of at most 80 characters, not {'x' * 40}… (81 characters)."),
         ({"sample_prompts": 3}, "sample_prompts must be any number of texts with | between them, not 3."),
+        ({"block_ranks": "up_blocks.7=3"},
+         "block_ranks must be any number of texts such as up_blocks.0=32 with | between them, not up_blocks.7=3."),
+        ({"block_rates": "mid_block=1.2.3"},
+         "block_rates must be any number of texts such as up_blocks.0=32 with | between them, not mid_block=1.2.3."),
+        ({"block_ranks": "mid_block=600"}, "block_ranks must give mid_block a whole number from 0 to 512, not 600."),
+        ({"block_ranks": "down_blocks=8|mid_block=1.5"},
+         "block_ranks must give mid_block a whole number from 0 to 512, not 1.5."),
+        ({"block_rates": "up_blocks.1=101"}, "block_rates must give up_blocks.1 a number from 0 to 100, not 101."),
+        ({"block_rates": "mid_block=1|mid_block=2"}, "block_rates must name each block once."),
     ],
 )  # fmt: skip
 def test_the_bounds_are_told_in_plain_words(values: dict[str, Any], sentence: str) -> None:

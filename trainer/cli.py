@@ -16,12 +16,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from trainer import __version__, commands, kohya, presets, told
+from trainer import __version__, commands, commands_training, kohya, presets, told
 from trainer.errors import ImpastoError, UsageError
 from trainer.home import Home
-from trainer.settings import Prediction, Settings, wanted
+from trainer.settings import Prediction, Settings
+from trainer.settings_text import wanted
 from trainer.training.outlook import told_outlook
-from trainer.training.queue import told_queue, told_turns
+from trainer.training.queue import any_failed, told_queue, told_turns
 
 _PREDICTION = "what the base's U-Net answers with, where its file does not tell"
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(result))  # in ASCII, which every console and pipe takes
     else:
         print("\n".join(asked.told(result)))
-    return 0
+    return 1 if asked.failed(result) else 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,26 +68,38 @@ def parser() -> argparse.ArgumentParser:
     def add(name: str, does: str, command: Command, told: Callable[[dict[str, Any]], list[str]]) -> argparse.ArgumentParser:
         sub = known.add_parser(name, help=does, description=does)
         sub.add_argument("--json", action="store_true", help="print one JSON object")
-        sub.set_defaults(command=command, told=told)
+        sub.set_defaults(command=command, told=told, failed=lambda result: False)
         return sub
 
     add("demo", "The whole way on the starter base and a sample style.", commands.demo, told.told_demo)
 
-    sub = add("train", "Train a LoRA on a folder of pictures.", commands.train, told.told_training)
+    sub = add("train", "Train a LoRA on a folder of pictures.", commands_training.train, told.told_training)
     _add_training(sub)
     _add_out(sub)
 
-    sub = add("plan", "Tell what a training would take: memory, time, and whether it fits.", commands.plan, told_outlook)
+    sub = add(
+        "plan", "Tell what a training would take: memory, time, and whether it fits.", commands_training.plan, told_outlook
+    )
     _add_training(sub)
     sub.add_argument("--memory", metavar="SIZE", help="as if so much were free on a card, such as 12GiB")
 
-    sub = add("resume", "Go on with a run from its last checkpoint.", commands.resume, told.told_training)
+    sub = add(
+        "resume", "Go on with a run that waits, or from its last checkpoint.", commands_training.resume, told.told_training
+    )
     sub.add_argument("run", type=Path, metavar="RUN")
+    sub.add_argument("--steps", type=int, metavar="N", help="train so many steps in all, more or fewer than were asked for")
 
-    sub = add("stop", "Stop a run; what it has learnt is kept.", commands.stop, lambda result: [result["message"]])
+    sub = add("stop", "Stop a run; what it has learnt is kept.", commands_training.stop, told.told_message)
     sub.add_argument("run", type=Path, metavar="RUN")
+    sub.add_argument("--cancel", action="store_true", help="write no LoRA; the checkpoints stay, to go on from")
+    for name, does in {
+        "pause": "Let a run wait where it is, until it is resumed.",
+        "sample": "Have a run draw its sample pictures now.",
+        "save": "Have a run write a checkpoint now.",
+    }.items():
+        add(name, does, commands_training.wish, told.told_message).add_argument("run", type=Path, metavar="RUN")
 
-    _add_queue(add("queue", "List the runs that wait for their turn, or change them.", commands.queue, told_queue))
+    _add_queue(add("queue", "List the runs that wait for their turn, or change them.", commands_training.queue, told_queue))
 
     sub = add("generate", "Draw a picture, with any number of LoRAs.", commands.generate, lambda result: [result["picture"]])
     sub.add_argument("prompt", metavar="PROMPT")
@@ -139,7 +152,7 @@ def _add_queue(queue: argparse.ArgumentParser) -> None:
     }.items():
         add(name, does).add_argument("run", type=Path, metavar="RUN")
     sub = add("run", "Train what waits, one run after the other.")
-    sub.set_defaults(command=commands.work_queue, told=told_turns)
+    sub.set_defaults(command=commands_training.work_queue, told=told_turns, failed=any_failed)
 
 
 def _add_out(sub: argparse.ArgumentParser) -> None:

@@ -5,8 +5,10 @@ Knows paths only. The home folder is `~/Impasto`, or what `IMPASTO_HOME` (or `--
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,5 +90,19 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+        sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in `folder` outlast a loss of power, after one was renamed; Windows sees to that by itself."""
+    if sys.platform != "win32":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a network's disk may not do it for folders
+                raise
+        finally:
+            os.close(handle)

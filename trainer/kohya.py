@@ -12,13 +12,14 @@ import os
 import re
 import textwrap
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trainer.errors import SettingsError
+from trainer.kohya_entries import Entry, Import
 from trainer.kohya_file import Config, defaults_for, plain, read_config
-from trainer.settings import validated
+from trainer.kohya_network import network
+from trainer.settings_text import validated
 
 SAME = {
     "network_dim": "rank", "network_alpha": "alpha", "train_batch_size": "batch", "batch_size": "batch",
@@ -27,7 +28,9 @@ SAME = {
     "keep_tokens": "keep_tags", "enable_wildcard": "wildcards", "seed": "seed", "optimizer_args.weight_decay": "weight_decay",
     "learning_rate_te1": "te1_lr", "learning_rate_te2": "te2_lr", "save_every_n_steps": "checkpoint_every",
     "sample_every_n_steps": "sample_every", "ip_noise_gamma": "ip_noise_gamma", "huber_c": "huber_c",
-    "huber_schedule": "huber_schedule", "min_timestep": "timestep_min",
+    "huber_schedule": "huber_schedule", "min_timestep": "timestep_min", "gradient_accumulation_steps": "accumulation",
+    "cache_text_encoder_outputs": "cache_text", "validation_split": "validation_share", "alpha_mask": "masked_loss",
+    "validate_every_n_steps": "validate_every",
 }  # fmt: skip
 """What means the same under another name."""
 
@@ -44,11 +47,19 @@ ELSEWHERE = {
     "cache_latents_to_disk": "pictures are encoded once in any case",
     "save_every_n_epochs": "checkpoint_every counts steps",
     "sample_every_n_epochs": "sample_every counts steps",
+    "validate_every_n_epochs": "validate_every counts steps",
+    "conditioning_data_dir": "put each mask beside its picture, as NAME-masklabel.png",
+    "zero_terminal_snr": "it follows from what the base's file says",
+    "save_model_as": "the LoRA is a .safetensors in any case",
+    "save_state": "every checkpoint holds all that is needed to go on",
     "sdxl": "every base is an SDXL",
     "xformers": "the fastest attention is taken in any case",
     "sdpa": "the fastest attention is taken in any case",
 }
 """What is not a setting here."""
+
+CROPS = 4
+"""Crops of each picture in place of ever new ones."""
 
 LISTS = ("text_encoder_lr", "resolution")
 """What may be more than one value."""
@@ -59,67 +70,12 @@ KNOWN = {*SAME, "learning_rate", "unet_lr", "resolution", "max_resolution", "num
 OPTIMIZERS = {
     "adamw": "adamw", "adamw8bit": "adamw8bit", "pagedadamw8bit": "adamw8bit", "adafactor": "adafactor", "lion": "lion",
     "lion8bit": "lion", "pagedlion8bit": "lion", "prodigy": "prodigy", "adamwschedulefree": "schedulefree_adamw",
+    "prodigyplusschedulefree": "schedulefree_prodigy",
 }  # fmt: skip
 SCHEDULES = {
     "cosine": "cosine", "constant": "constant", "linear": "linear", "cosine_with_restarts": "cosine_restarts",
     "constant_with_warmup": "constant",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One entry of a config and what became of it: `ours` is a setting, or empty; not `given` is a default of theirs."""
-
-    theirs: str
-    value: Any
-    ours: str = ""
-    becomes: Any = None
-    why: str = ""
-    given: bool = True
-
-
-@dataclass
-class Import:
-    """A config and what has become of it so far."""
-
-    config: Config
-    absent: frozenset[str] = frozenset()
-    settings: dict[str, Any] = field(default_factory=dict)
-    taken: list[Entry] = field(default_factory=list)
-    changed: list[Entry] = field(default_factory=list)
-    without: list[Entry] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """The settings and the three lists."""
-        lists = {name: [asdict(entry) for entry in getattr(self, name)] for name in ("taken", "changed", "without")}
-        return {"settings": self.settings, **lists}
-
-    @property
-    def named(self) -> set[str]:
-        """Their names of which something has been said."""
-        return {entry.theirs for entries in (self.taken, self.changed, self.without) for entry in entries}
-
-    def put(self, theirs: str, ours: str, becomes: Any, why: str = "") -> None:
-        """Make `ours` of an entry: taken, or changed if there is a reason; without, if the setting cannot be so."""
-        try:
-            kept = validated({ours: becomes}).model_dump(mode="json")[ours]
-        except SettingsError as error:
-            self.leave(theirs, str(error).rstrip("."))
-            return
-        self.settings[ours] = kept
-        self._tell(self.changed if why else self.taken, theirs, ours, kept, why)
-
-    def same(self, theirs: str, why: str = "") -> None:
-        """Tell that there is no setting for an entry since it is so in any case, or nearly so for a reason."""
-        self._tell(self.changed if why else self.taken, theirs, "", None, why)
-
-    def leave(self, theirs: str, why: str = "") -> None:
-        """Tell that an entry, if it is there, has no counterpart."""
-        if theirs in self.config:
-            self._tell(self.without, theirs, "", None, why)
-
-    def _tell(self, entries: list[Entry], theirs: str, ours: str, becomes: Any, why: str) -> None:
-        entries.append(Entry(theirs, self.config[theirs], ours, becomes, why, theirs not in self.absent))
 
 
 def imported(path: Path) -> Import:
@@ -132,7 +88,8 @@ def imported(path: Path) -> Import:
     plain_ones = {name: value for name, value in config.items() if name not in odd}
     told = Import({**defaults, **plain_ones}, frozenset(defaults))
     for convert in (
-        _rates, _optimizer, _schedule, _warmup, _length, _batch, _resolution, _pictures, _loss, _base, _samples, _network,
+        _rates, _optimizer, _schedule, _warmup, _length, _resolution, _pictures, _prior, _loss, _base, _samples, _board,
+        network,
     ):  # fmt: skip
         convert(told)
     for theirs, value in told.config.items():
@@ -276,21 +233,15 @@ def _repeats(config: Config) -> tuple[int, str]:
     """How often an epoch shows a picture, and what says so: an entry, or the folder's name; 1 and nothing, if unknown."""
     if isinstance(config.get("num_repeats"), int):
         return config["num_repeats"], "num_repeats"
-    folder = Path(str(config.get("train_data_dir", "")))
-    inside = os.listdir(folder) if "train_data_dir" in config and os.access(folder, os.R_OK) and folder.is_dir() else []
-    found = {int(match[1]): name for name in inside if (match := re.match(r"(\d+)_", name))}
+    found = {int(name.partition("_")[0]): name for name in _repeated(config, "train_data_dir")}
     return next(iter(found.items())) if len(found) == 1 else (1, "")
 
 
-def _batch(told: Import) -> None:
-    """Pictures of one step: gradients are not gathered over several."""
-    theirs = "train_batch_size" if "train_batch_size" in told.config else "batch_size"
-    batch, times = told.config.get(theirs), told.config.get("gradient_accumulation_steps", 1)
-    if isinstance(batch, int) and isinstance(times, int) and times > 1:
-        told.put(theirs, "batch", batch * times, f"{times} gathered steps become one, which takes more memory")
-        told.same("gradient_accumulation_steps", "counted in the batch")
-    elif times == 1 and "gradient_accumulation_steps" in told.config:
-        told.same("gradient_accumulation_steps")
+def _repeated(config: Config, theirs: str) -> list[str]:
+    """The folders in the folder of an entry whose names tell how often their pictures are shown, as 10_style does."""
+    folder = Path(str(config.get(theirs, "")))
+    inside = os.listdir(folder) if theirs in config and os.access(folder, os.R_OK) and folder.is_dir() else []
+    return [name for name in inside if re.match(r"\d{1,9}_", name)]
 
 
 def _resolution(told: Import) -> None:
@@ -309,12 +260,30 @@ def _pictures(told: Import) -> None:
     config = told.config
     if config.get("flip_aug"):
         told.put("flip_aug", "flip", True, "every picture is shown both ways, not by chance")
+    if config.get("random_crop"):
+        told.put("random_crop", "crops", CROPS, "so many crops of each picture, which are cached, in place of ever new ones")
+    if config.get("masked_loss"):
+        told.put("masked_loss", "masked_loss", True, "the masks lie beside the pictures, as NAME-masklabel.png")
     if config.get("bucket_no_upscale"):
         told.put("bucket_no_upscale", "max_upscale", 1, "1 enlarges no picture")
     stop = config.get("stop_text_encoder_training")
     if "LoRA_type" in config and isinstance(stop, int) and 0 < stop <= 100:
         for ours in ("te1_stop", "te2_stop"):
             told.put("stop_text_encoder_training", ours, stop / 100, "a share of the steps in place of per cent")
+
+
+def _prior(told: Import) -> None:
+    """The pictures that are not of the style; here they lie in one folder, and are shown as often as the others."""
+    given = told.config.get("reg_data_dir")
+    if isinstance(given, str):
+        inside = _repeated(told.config, "reg_data_dir")
+        folder = str(Path(given) / inside[0]) if len(inside) == 1 else given
+        why = "the folder in it that holds the pictures" if folder != given else "the pictures must lie in this folder itself"
+        told.put("reg_data_dir", "prior_dataset", folder, why)
+        if "prior_loss_weight" in told.config:
+            told.put("prior_loss_weight", "prior_weight", told.config["prior_loss_weight"])
+    elif "prior_loss_weight" in told.config:
+        told.same("prior_loss_weight", "of no effect without reg_data_dir")
 
 
 def _loss(told: Import) -> None:
@@ -351,6 +320,15 @@ def _base(told: Import) -> None:
         told.put("v_parameterization", "prediction", "v_prediction", "its name here")
 
 
+def _board(told: Import) -> None:
+    """TensorBoard's files, which lie in the run's folder; naming a folder for them asks for them as well."""
+    asked, where = told.config.get("log_with"), "logging_dir" in told.config
+    if asked in ("tensorboard", "all") or (asked is None and where):
+        told.put("log_with" if asked else "logging_dir", "tensorboard", True, "they lie in the run's folder, in board")
+    if asked:
+        told.leave("logging_dir", "the run's folder holds all of it")
+
+
 def _samples(told: Import) -> None:
     """The prompts of the samples, without the options behind them; they stand in a file, or in the GUI's own text."""
     given = told.config.get("sample_prompts")
@@ -365,10 +343,3 @@ def _samples(told: Import) -> None:
             return
     lines = [line.split(" --")[0].strip() for line in given.splitlines() if not line.lstrip().startswith("#")]
     told.put("sample_prompts", "sample_prompts", [line for line in lines if line], "without the options behind the prompts")
-
-
-def _network(told: Import) -> None:
-    """Their plain LoRA is ours; another kind of network is told of."""
-    for theirs in sorted({"network_module", "LoRA_type"} & set(told.config)):
-        plain = told.config[theirs] in ("networks.lora", "Standard")
-        told.same(theirs, "" if plain else "a plain LoRA is trained")

@@ -19,6 +19,7 @@ Config = dict[str, Any]
 DEFAULTS: Config = {
     "network_dim": 4, "network_alpha": 1, "train_batch_size": 1, "min_snr_gamma": 0, "noise_offset": 0,
     "caption_dropout_rate": 0, "max_train_steps": 1600, "lr_warmup_steps": 0, "lr_scheduler": "constant",
+    "network_module": "networks.lora",
 }  # fmt: skip
 """Their defaults, where ours differ."""
 
@@ -44,6 +45,7 @@ def defaults_for(config: Config) -> Config:
         "max_train_steps": ("max_train_epochs", "epoch"),
         "lr_warmup_steps": ("lr_warmup",),
         "train_batch_size": ("batch_size",),
+        "network_module": ("LoRA_type",),
     }
     there = {name for name in DEFAULTS if set(config) & {name, *instead.get(name, ())}}
     return {name: value for name, value in DEFAULTS.items() if name not in there}

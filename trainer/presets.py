@@ -18,7 +18,8 @@ import tomlkit
 
 from trainer.errors import SettingsError, UsageError, storing
 from trainer.home import shipped, write_atomically
-from trainer.settings import Family, Settings, validated
+from trainer.settings import Family, Settings
+from trainer.settings_text import validated
 
 DEFAULT = "balanced"
 

@@ -1,4 +1,4 @@
-"""Every setting of a training: its type, bounds, default and help text, once.
+"""Every setting of a training: its type, bounds, default and help text, once, in groups.
 
 The command line (`--set`), the presets, the page's form with its help, and the run folder's `settings.toml` all read this
 schema. The defaults are for SDXL; the starter base gets its own values from the presets' `[starter]` tables, never from here.
@@ -6,14 +6,9 @@ schema. The defaults are for SDXL; the starter base gets its own values from the
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from functools import cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from trainer.errors import SettingsError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Family = Literal["starter", "sdxl", "pony", "illustrious", "noobai"]
 """Whose descendant a base is. All but the starter share SDXL's shapes; their LoRAs load on one another, and look different."""
@@ -42,14 +37,34 @@ TimestepSampling = Literal["uniform", "logit_normal"]
 LrSchedule = Literal["cosine", "constant", "linear", "cosine_restarts"]
 """What the learning rate does after its warm-up."""
 
-OptimizerName = Literal["adamw", "adamw8bit", "adafactor", "lion", "prodigy", "schedulefree_adamw"]
-"""The optimizers. adamw8bit, prodigy and schedulefree_adamw come with the extra `optimizers`."""
+OptimizerName = Literal[
+    "adamw", "adamw8bit", "adafactor", "lion", "prodigy", "schedulefree_adamw", "schedulefree_prodigy"
+]  # fmt: skip
+"""The optimizers. adamw8bit, prodigy and the schedule-free ones come with the extra `optimizers`."""
+
+Targets = Literal["attention", "transformer", "everything"]
+"""Which layers are adapted: attention; those with feed-forward and projections too; those with convolutions (LoCon) too."""
 
 
-class Settings(BaseModel):
-    """What a training does, apart from its pictures and its base. Frozen; unknown names are refused."""
+BlockValue = Annotated[
+    str, Field(pattern=r"^((down|up)_blocks(\.[012](\.[a-z0-9_.]+)?)?|mid_block(\.[a-z0-9_.]+)?)=[0-9]+(\.[0-9]+)?$")
+]  # fmt: skip
+"""A number for the part of the U-Net whose module path begins so: `up_blocks.0.attentions.1=32`."""
+
+
+def block_numbers(values: tuple[str, ...]) -> dict[str, float]:
+    """Block values as a table: `("up_blocks.0=32",)` as `{"up_blocks.0": 32.0}`."""
+    return {block: float(number) for block, _, number in (value.partition("=") for value in values)}
+
+
+class Group(BaseModel):
+    """Settings that belong together. Frozen; unknown names are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Main(Group):
+    """What most people change."""
 
     trigger: str = Field("", max_length=80, description="Word that calls the style; put before every caption.")
     passes: float = Field(60, gt=0, le=10_000, description="How often each picture is seen, where steps is 0.")
@@ -57,37 +72,78 @@ class Settings(BaseModel):
     batch: int = Field(1, ge=1, le=64, description="Pictures per step.")
     resolution: int = Field(1024, ge=64, le=2048, multiple_of=32, description="Side in pixels of a square training picture.")
     rank: int = Field(16, ge=1, le=512, description="Size of the LoRA: more holds more detail and makes a larger file.")
-    alpha: float = Field(16.0, gt=0, le=1024, description="The LoRA is scaled by alpha / rank.")
     unet_lr: float = Field(1e-4, ge=0, le=1, description="Learning rate of the U-Net.")
     te1_lr: float = Field(1e-5, ge=0, le=1, description="Learning rate of text encoder 1 (CLIP-L); 0 leaves it alone.")
     te2_lr: float = Field(1e-5, ge=0, le=1, description="Learning rate of text encoder 2 (OpenCLIP bigG); 0 leaves it alone.")
+    seed: int = Field(1, ge=0, lt=2**32, description="The same seed and pictures give the same LoRA.")
+
+
+class Lora(Group):
+    """What the LoRA is made of."""
+
+    alpha: float = Field(16.0, gt=0, le=1024, description="The LoRA is scaled by alpha / rank.")
+    rslora: bool = Field(False, description="Whether it is scaled by alpha / sqrt(rank) instead, for large ranks.")
+    targets: Targets = Field(
+        "attention", description="attention; transformer: feed-forward layers too; everything: convolutions too (LoCon)."
+    )
+    conv_rank: int = Field(0, ge=0, le=512, description="Rank of 3 x 3 convolutions; 0: as the others.")
+    style_blocks_only: bool = Field(
+        False, description="Whether only up_blocks.0.attentions.1 of the U-Net is adapted, which carries most of a style."
+    )
+    block_ranks: tuple[BlockValue, ...] = Field(
+        (), description="Ranks for blocks of the U-Net, as down_blocks=0|up_blocks.0=32; 0 leaves a block alone."
+    )
+    block_rates: tuple[BlockValue, ...] = Field(
+        (), description="Factors of the U-Net's learning rate for blocks, as mid_block=0.5|up_blocks.0.attentions.1=2."
+    )
+    lora_plus: float = Field(1.0, ge=1, le=64, description="LoRA+: how many times faster the outer matrices learn.")
+
+    @model_validator(mode="after")
+    def _numbers_of_blocks(self) -> Self:
+        for name, values, most in (("block_ranks", self.block_ranks, 512), ("block_rates", self.block_rates, 100)):
+            numbers = block_numbers(values)
+            if len(numbers) < len(values):
+                raise ValueError(f"{name} must name each block once.")
+            for block, number in numbers.items():
+                if number > most or (name == "block_ranks" and number % 1):
+                    kind = "a whole number" if name == "block_ranks" else "a number"
+                    raise ValueError(f"{name} must give {block} {kind} from 0 to {most}, not {number:g}.")
+        return self
+
+
+class Learning(Group):
+    """How steps are taken."""
+
+    optimizer: OptimizerName = Field("adamw", description="What takes the steps; prodigy finds its own rates from rates of 1.")
+    lr_schedule: LrSchedule = Field(
+        "cosine", description="The learning rate after warm-up; the schedule-free optimizers always keep it constant."
+    )
+    lr_cycles: int = Field(1, ge=1, le=100, description="How often cosine_restarts starts again from the full rate.")
     warmup: float = Field(0.05, ge=0, le=1, description="Share of the steps over which the learning rate rises.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Longer gradients are cut to this length.")
-    min_snr_gamma: float = Field(5.0, ge=0, le=100, description="Min-SNR gamma: evens the noise levels out; 0 turns it off.")
-    noise_offset: float = Field(
-        0.0, ge=0, le=1, description="Noise shared by a whole channel, so that overall colour is learnt."
+    accumulation: int = Field(
+        1, ge=1, le=256, description="Batches per step, one after the other: a large batch in little memory."
     )
-    caption_dropout: float = Field(0.05, ge=0, le=1, description="Share of the pictures shown without their caption.")
-    seed: int = Field(1, ge=0, lt=2**32, description="The same seed and pictures give the same LoRA.")
-    precision: Literal["auto", Precision] = Field("auto", description="How the base is kept; auto takes the fastest that fits.")
-    recompute: Literal["auto", Recompute] = Field(
-        "auto", description="Gradient checkpointing: saves memory, costs up to a third of the speed; auto if it must be."
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="Decay of a running average, which becomes the LoRA; 0 takes the last step."
     )
-    family: Literal["auto", Family] = Field("auto", description="Whose descendant the base is, where its file does not tell.")
-    prediction: Literal["auto", Prediction] = Field(
-        "auto", description="What the base's U-Net answers with, where its file does not tell."
-    )
-    checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
-    keep_checkpoints: int = Field(3, ge=1, le=1000, description="So many of the last checkpoints are kept.")
-    sample_every: int = Field(100, ge=0, description="Steps between sample pictures; 0 draws none.")
-    sample_prompts: tuple[str, ...] = Field((), description="What the samples show; empty takes captions of the dataset.")
-    sample_steps: int = Field(25, ge=1, le=200, description="Sampler steps of a sample picture.")
-    sample_cfg: float = Field(6.0, ge=1, le=30, description="CFG scale of a sample picture.")
+    unet_stop: float = Field(1.0, gt=0, le=1_000_000, description="When the U-Net stops learning: share up to 1, else a step.")
+    te1_stop: float = Field(1.0, gt=0, le=1_000_000, description="When text encoder 1 stops: a share up to 1, else a step.")
+    te2_stop: float = Field(1.0, gt=0, le=1_000_000, description="When text encoder 2 stops: a share up to 1, else a step.")
+
+
+class Noise(Group):
+    """What is asked of the U-Net, and how its answer is judged."""
+
     loss: Loss = Field("mse", description="mse, or huber: pictures unlike the others pull less.")
     huber_c: float = Field(0.1, gt=0, le=1, description="Errors above this count less in the Huber loss.")
     huber_schedule: HuberSchedule = Field("snr", description="constant, or snr: only noisy steps are judged with huber_c.")
+    min_snr_gamma: float = Field(5.0, ge=0, le=100, description="Min-SNR gamma: evens the noise levels out; 0 turns it off.")
     debiased: bool = Field(False, description="Weigh the noise levels by 1 / sqrt(SNR), in place of min-SNR.")
+    noise_offset: float = Field(
+        0.0, ge=0, le=1, description="Noise shared by a whole channel, so that overall colour is learnt."
+    )
     multires_noise: int = Field(
         0, ge=0, le=10, description="Levels of coarser noise, for darker and brighter pictures; 0: none."
     )
@@ -98,28 +154,6 @@ class Settings(BaseModel):
     timestep_std: float = Field(1.0, gt=0, le=5, description="Width of logit_normal.")
     timestep_min: int = Field(0, ge=0, le=999, description="Lowest time step practised: 0 is almost no noise.")
     timestep_max: int = Field(999, ge=0, le=999, description="Highest time step practised: 999 is almost only noise.")
-    optimizer: OptimizerName = Field("adamw", description="What takes the steps; prodigy finds its own rates from rates of 1.")
-    lr_schedule: LrSchedule = Field(
-        "cosine", description="The learning rate after warm-up; schedulefree_adamw always keeps it constant."
-    )
-    lr_cycles: int = Field(1, ge=1, le=100, description="How often cosine_restarts starts again from the full rate.")
-    unet_stop: float = Field(1.0, gt=0, le=1_000_000, description="When the U-Net stops learning: share up to 1, else a step.")
-    te1_stop: float = Field(1.0, gt=0, le=1_000_000, description="When text encoder 1 stops: a share up to 1, else a step.")
-    te2_stop: float = Field(1.0, gt=0, le=1_000_000, description="When text encoder 2 stops: a share up to 1, else a step.")
-
-    shuffle_tags: bool = Field(False, description="Whether the tags of a caption, which commas part, change places each time.")
-    keep_tags: int = Field(0, ge=0, le=100, description="So many tags, after the trigger word, are neither moved nor left out.")
-    tag_dropout: float = Field(0.0, ge=0, le=1, description="Share of the tags that are left out of a caption, anew each time.")
-    wildcards: bool = Field(
-        False, description="Whether {red|blue} in a caption stands for one of its alternatives, another one each time."
-    )
-    max_upscale: float = Field(
-        2.0, ge=1, le=64, description="Smaller pictures are not enlarged by more: they are trained at a lower resolution."
-    )
-    resolutions: tuple[Annotated[int, Field(ge=64, le=2048, multiple_of=32)], ...] = Field(
-        (), description="Further resolutions: every picture is trained at each, in turn."
-    )
-    flip: bool = Field(False, description="Whether every picture is also trained mirrored, left for right.")
 
     @model_validator(mode="after")
     def _range_of_times(self) -> Self:
@@ -128,76 +162,77 @@ class Settings(BaseModel):
         return self
 
 
-def validated(values: Mapping[str, Any]) -> Settings:
-    """`Settings` from names and values, which may come as text: numbers, and texts with `|` between them.
+class Pictures(Group):
+    """How pictures are shown."""
 
-    Raises `SettingsError` that names the setting, what it takes, and the value.
-    """
-    try:
-        return Settings.model_validate({name: _parted(name, value) for name, value in dict(values).items()})
-    except ValidationError as error:
-        first = error.errors()[0]
-    if not first["loc"]:
-        raise SettingsError(first["msg"].removeprefix("Value error, "))
-    name = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name.lower().replace("-", "_"), Settings.model_fields, n=1)
-        hint = f"the nearest is {near[0]}" if near else f"the settings are: {', '.join(sorted(Settings.model_fields))}"
-        raise SettingsError(f"There is no setting named {name}; {hint}.")
-    raise SettingsError(f"{name} must be {wanted(name)}, not {_quoted(values[name])}.")
-
-
-def wanted(name: str) -> str:
-    """What a setting takes, in words: "a whole number from 1 to 512"."""
-    return _words(_schema()[name])
+    resolutions: tuple[Annotated[int, Field(ge=64, le=2048, multiple_of=32)], ...] = Field(
+        (), description="Further resolutions: every picture is trained at each, in turn."
+    )
+    max_upscale: float = Field(
+        2.0, ge=1, le=64, description="Smaller pictures are not enlarged by more: they are trained at a lower resolution."
+    )
+    flip: bool = Field(False, description="Whether every picture is also trained mirrored, left for right.")
+    crops: int = Field(1, ge=1, le=16, description="Ways in which a picture that does not fill its bucket exactly is cropped.")
+    masked_loss: bool = Field(
+        False, description="Whether only what a mask shows is learnt: NAME-masklabel.png beside NAME, or transparency."
+    )
+    mask_floor: float = Field(0.0, ge=0, le=1, description="How much counts what a mask hides.")
+    prior_dataset: str = Field("", description="Folder of pictures that are not of the style, shown in turn with the others.")
+    prior_weight: float = Field(1.0, ge=0, le=10, description="How much the pictures of prior_dataset count.")
 
 
-@cache
-def _schema() -> dict[str, dict[str, Any]]:
-    """The settings as JSON Schema, which tells of types and bounds in one way for all."""
-    properties: dict[str, dict[str, Any]] = Settings.model_json_schema()["properties"]
-    return properties
+class Captions(Group):
+    """How captions are shown."""
+
+    caption_dropout: float = Field(0.05, ge=0, le=1, description="Share of the pictures shown without their caption.")
+    shuffle_tags: bool = Field(False, description="Whether the tags of a caption, which commas part, change places each time.")
+    keep_tags: int = Field(0, ge=0, le=100, description="So many tags, after the trigger word, are neither moved nor left out.")
+    tag_dropout: float = Field(0.0, ge=0, le=1, description="Share of the tags that are left out of a caption, anew each time.")
+    wildcards: bool = Field(
+        False, description="Whether {red|blue} in a caption stands for one of its alternatives, another one each time."
+    )
+    cache_text: bool = Field(True, description="Whether text is encoded only once, where no text encoder is trained.")
+    caption_variants: int = Field(
+        16, ge=1, le=256, description="So many variants of a caption are encoded, where it varies and text is encoded once."
+    )
 
 
-def _words(schema: Mapping[str, Any]) -> str:
-    """A JSON Schema of one value in words."""
-    if "anyOf" in schema:
-        return " or ".join(_words(one) for one in schema["anyOf"])
-    if "enum" in schema:
-        *others, last = map(str, schema["enum"])
-        return f"{', '.join(others)} or {last}"
-    kind = schema["type"]
-    if kind == "array":
-        each = _words(schema["items"])
-        return "any number of texts with | between them" if each == "a text" else f"{each}; or several with | between them"
-    if kind in ("integer", "number"):
-        return " ".join(filter(None, ["a whole number" if kind == "integer" else "a number", _bounds(schema)]))
-    if "maxLength" in schema:
-        return f"a text of at most {schema['maxLength']} characters"
-    return {"boolean": "true or false", "string": "a text", "null": "nothing"}[kind]
+class Watching(Group):
+    """What is drawn, measured and kept on the way."""
+
+    checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
+    keep_checkpoints: int = Field(3, ge=1, le=1000, description="So many of the last checkpoints are kept.")
+    sample_every: int = Field(100, ge=0, description="Steps between sample pictures; 0 draws none.")
+    sample_prompts: tuple[str, ...] = Field((), description="What the samples show; empty takes captions of the dataset.")
+    sample_untriggered: bool = Field(False, description="Whether each sample is also drawn without the trigger word.")
+    sample_weight: float = Field(1.0, ge=0, le=2, description="Weight of the LoRA in the samples.")
+    sample_steps: int = Field(25, ge=1, le=200, description="Sampler steps of a sample picture.")
+    sample_cfg: float = Field(6.0, ge=1, le=30, description="CFG scale of a sample picture.")
+    validation_share: float = Field(
+        0.0, ge=0, le=0.5, description="Share of the pictures that is held out to measure progress."
+    )
+    validate_every: int = Field(50, ge=1, description="Steps between measurements on the held-out pictures.")
+    tensorboard: bool = Field(False, description="Whether losses and samples are also written for TensorBoard.")
 
 
-def _bounds(schema: Mapping[str, Any]) -> str:
-    """The bounds of a number in words; a whole number below 8 is one of at most 7."""
-    least, above, most = schema.get("minimum"), schema.get("exclusiveMinimum"), schema.get("maximum")
-    below = schema.get("exclusiveMaximum")
-    if below is not None and schema["type"] == "integer":
-        most, below = below - 1, None
-    step = f"and a multiple of {schema['multipleOf']}" if "multipleOf" in schema else ""
-    if least is not None and most is not None:
-        return f"from {least} to {most} {step}".rstrip()
-    ends = (("of at least", least), ("above", above), ("at most", most), ("below", below))
-    return " and ".join(f"{word} {end}" for word, end in ends if end is not None)
+class Loading(Group):
+    """What the base is, and how it is held in memory."""
+
+    precision: Literal["auto", Precision] = Field("auto", description="How the base is kept; auto takes the fastest that fits.")
+    recompute: Literal["auto", Recompute] = Field(
+        "auto", description="Gradient checkpointing: saves memory, costs up to a third of the speed; auto if it must be."
+    )
+    family: Literal["auto", Family] = Field("auto", description="Whose descendant the base is, where its file does not tell.")
+    prediction: Literal["auto", Prediction] = Field(
+        "auto", description="What the base's U-Net answers with, where its file does not tell."
+    )
 
 
-def _parted(name: str, value: Any) -> Any:
-    """`a house|a boat` as the two texts that it means, where a setting takes several."""
-    if isinstance(value, str) and _schema().get(name, {}).get("type") == "array":
-        return [part.strip() for part in value.split("|") if part.strip()]
-    return value
+GROUPS: tuple[type[Group], ...] = (Main, Lora, Learning, Noise, Pictures, Captions, Watching, Loading)
+"""The groups in the order in which they are shown; a group's docstring is its title."""
 
 
-def _quoted(value: Any) -> str:
-    """A value as a part of a sentence: on one line, and not long."""
-    text = " ".join(str(value).split()) or "empty"
-    return text if len(text) <= 60 else f"{text[:40]}… ({len(text)} characters)"
+class Settings(
+    Loading, Watching, Captions, Pictures, Noise, Learning, Lora, Main
+):  # pydantic puts the last base's fields first
+    """What a training does, apart from its pictures and its base."""

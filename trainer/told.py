@@ -10,7 +10,11 @@ Result = dict[str, Any]
 
 
 def told_training(result: Result) -> list[str]:
-    """A training that has ended."""
+    """A training that has ended, or that goes on in another process."""
+    if result["state"] == "training":
+        return [f"{result['run']} goes on after {result['steps']} steps."]
+    if not result["lora"]:
+        return [f"Cancelled after {result['steps']} steps: `impasto resume {result['run']}` goes on with it."]
     lines = [f"{result['state'].capitalize()} after {result['steps']} steps: {result['lora']}"]
     if "layers" in result:
         lines.append(
@@ -18,6 +22,11 @@ def told_training(result: Result) -> list[str]:
             f"{result['share']:.2%} of the base's weights were trained."
         )
     return lines + ([STARTER_NOTE] if result["base"] == "starter" else [])
+
+
+def told_message(result: Result) -> list[str]:
+    """What is a sentence already."""
+    return [result["message"]]
 
 
 def told_demo(result: Result) -> list[str]:

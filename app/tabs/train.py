@@ -5,6 +5,7 @@ Knows nothing of what a step is. A page that is loaded again shows the same run,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,20 @@ from trainer import presets
 from trainer.bases.source import family_of
 from trainer.errors import RunError
 from trainer.home import free_name, safe_name
-from trainer.training.run import Run
+from trainer.settings import GROUPS
+from trainer.training.run import Run, Wish
 
-SETTINGS = ("steps", "rank", "unet_lr", "te1_lr", "te2_lr", "batch", "resolution", "seed", "checkpoint_every", "sample_every",
-            "precision", "recompute", "family", "prediction")  # fmt: skip
+WITH_THE_DATASET = ("trigger",)
+"""Settings that are edited where the pictures are."""
+
+WISHES: dict[Wish, tuple[str, str]] = {
+    "pause": ("Pause", "secondary"),
+    "sample": ("Sample now", "secondary"),
+    "stop": ("Stop and keep what it has learnt", "secondary"),
+    "cancel": ("Cancel", "stop"),
+}
+"""What a training that is under way can be asked for: the button's text and its look."""
+
 NO_RUN = "### Nothing is trained yet\nChoose a dataset and press *Train*. A training goes on when this page is closed."
 STARTER_INFO = (
     "Trained on the starter base, the LoRA is **only for the starter base**. Give an SDXL base for one that other programs use."
@@ -41,7 +52,7 @@ class TrainTab:
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 self._build_choices()
-            with gr.Column(scale=3, min_width=320):
+            with gr.Column(scale=3, min_width=320, elem_classes="impasto-beside"):
                 self._build_progress()
 
     def _build_choices(self) -> None:
@@ -55,9 +66,9 @@ class TrainTab:
         self.base = base_choice("train-base")
         self.only_starter = gr.Markdown(STARTER_INFO, elem_classes="impasto-hint")
         self.bases = BasesPanel(self.desk)
-        with gr.Accordion("Settings", open=False, elem_id="settings"), gr.Row():
-            self.form = Form(SETTINGS)
-        with gr.Row():
+        with gr.Accordion("Settings", open=False, elem_id="settings") as self.settings:
+            self.form = Form(GROUPS, WITH_THE_DATASET)
+        with gr.Row(elem_classes="impasto-reach"):
             self.train = gr.Button("Train", variant="primary", size="lg", elem_id="train", scale=2)
             self.ask_fit = gr.Button("Will it fit?", size="lg", elem_id="ask-fit", min_width=130)
         self.fit = gr.Markdown(elem_id="fit", latex_delimiters=[], visible=False)
@@ -67,8 +78,13 @@ class TrainTab:
         self.run = gr.Dropdown([], label="Run", visible=False, elem_id="run")
         self.status = gr.Markdown(NO_RUN, latex_delimiters=[], elem_id="status")
         self.bar = gr.HTML(visible=False, elem_id="bar", padding=False)
-        self.stop = gr.Button("Stop and keep what it has learnt", visible=False, size="sm", elem_id="stop")
-        self.resume = gr.Button("Resume", visible=False, size="sm", elem_id="resume")
+        about: dict[str, Any] = {"visible": False, "size": "sm", "min_width": 60}
+        with gr.Row(elem_classes="impasto-wishes"):
+            self.resume = gr.Button("Resume", elem_id="resume", **about)
+            self.go_on = gr.Button("Go on", elem_id="go-on", **about)
+            self.wishes: dict[Wish, Any] = {
+                wish: gr.Button(text, variant=look, elem_id=f"{wish}-run", **about) for wish, (text, look) in WISHES.items()
+            }
         self.chart = gr.HTML(elem_id="chart", padding=False)
         self.warnings = gr.Markdown(elem_classes="impasto-notes", latex_delimiters=[], visible=False)
         self.samples = gr.Gallery(
@@ -86,7 +102,8 @@ class TrainTab:
     def outputs(self) -> list[Any]:
         """What shows a run."""
         return [
-            self.run, self.seen, self.status, self.bar, self.chart, self.warnings, self.samples, self.stop, self.resume,
+            self.run, self.seen, self.status, self.bar, self.chart, self.warnings, self.samples, self.resume, self.go_on,
+            *self.wishes.values(),
         ]  # fmt: skip
 
     def connect(self) -> None:
@@ -97,8 +114,11 @@ class TrainTab:
         )  # fmt: skip
         self.train.click(told(self.start), self.inputs, self.outputs)
         self.ask_fit.click(told(self.show_fit), self.inputs, self.fit)
-        self.stop.click(told(self.ask_to_stop), self.run, self.outputs)
-        self.resume.click(told(self.go_on), self.run, self.outputs)
+        for wish, button in self.wishes.items():
+            button.click(told(self.asker(wish)), self.run, self.outputs, show_progress="hidden")
+        self.go_on.click(told(self.end_pause), self.run, self.outputs, show_progress="hidden")
+        self.resume.click(told(self.resume_run), self.run, self.outputs)
+        self.form.connect(self.settings)
         self.run.input(told(self.show), self.run, self.outputs, show_progress="hidden")
         self.timer.tick(told(self.look), [self.run, self.seen], self.outputs, show_progress="hidden", queue=False)
 
@@ -117,7 +137,7 @@ class TrainTab:
         dataset, base = self.desk.dataset(given[self.dataset]).for_training(), chosen(given[self.base])
         self._refuse_while_training()
         self.desk.previewer.rest()
-        changed = [f"{name}={value}" for name, value in self.form.overrides(given).items()]
+        changed = [f"{name}={value}" for name, value in self._changed(given).items()]
         settings = [part for setting in changed for part in ("--set", setting)]
         asked = ["plan", str(dataset.folder), "--base", base, "--preset", given[self.preset], *settings]
         return gr.update(value=render.outlook(ask(self.desk.home, asked)), visible=True)
@@ -126,19 +146,28 @@ class TrainTab:
         """Make a run and start its process. Raises `ImpastoError`."""
         dataset = self.desk.dataset(given[self.dataset]).for_training()
         base = chosen(given[self.base])
-        overrides = {"trigger": dataset.trigger, **self.form.overrides(given)}
+        overrides = {"trigger": dataset.trigger, **self._changed(given)}
         settings = presets.load(given[self.preset]).settings(family_of(base), overrides)
         self._refuse_while_training()
         folder = free_name(self.desk.home.runs, safe_name(given[self.name] or dataset.folder.name, "style"))
         return self._started(Run.create(folder, dataset.folder, base, given[self.preset], settings))
 
-    def go_on(self, name: str) -> Updates:
+    def resume_run(self, name: str) -> Updates:
         """Resume a run that was stopped or interrupted. Raises `RunError`."""
         return self._started(self.desk.trainings.open(name))
 
-    def ask_to_stop(self, name: str) -> Updates:
-        """Leave word that the run should stop. Raises `RunError`, `StorageError`."""
-        self.desk.trainings.open(name).ask_to_stop()
+    def asker(self, wish: Wish) -> Callable[[str], Updates]:
+        """The handler that leaves word for the process that works on a run."""
+
+        def leave_word(name: str) -> Updates:
+            self.desk.trainings.open(name).ask(wish)
+            return self.show(name)
+
+        return leave_word
+
+    def end_pause(self, name: str) -> Updates:
+        """Let a run that pauses go on. Raises `RunError`, `StorageError`."""
+        self.desk.trainings.open(name).granted("pause")
         return self.show(name)
 
     def show_latest(self) -> Updates:
@@ -159,23 +188,34 @@ class TrainTab:
         run = self.desk.trainings.open(name)
         progress = self.desk.watch.progress(run)
         trainings = self.desk.trainings
-        now = render.situation(progress, trainings.alive(run), trainings.starting(run), run.asked_to_stop)
+        wishes = [wish for wish in WISHES if run.wishes(wish)]
+        now = render.situation(progress, trainings.alive(run), trainings.starting(run), wishes)
+        can = render.possible(now, run.alive(), wishes)
         pictures = f"{name} {len(progress.samples)}"
-        seeing = f"{now} {progress.step} {progress.fetched} {progress.encoded} {len(progress.warnings)}\n{pictures}"
+        counts = progress.step, progress.fetched, progress.encoded, len(progress.validated), len(progress.warnings)
+        seeing = f"{now} {sorted(can)} {counts}\n{pictures}"
         if seeing == seen:
             return {self.seen: gr.skip()}
         updates: Updates = {
             self.seen: seeing,
             self.status: render.status(run, progress, now),
             self.bar: gr.update(value=render.bar(progress, now), visible=True),
-            self.chart: render.chart(progress.losses),
+            self.chart: render.chart(progress.losses, progress.validated),
             self.warnings: gr.update(value=render.warnings(progress), visible=bool(progress.warnings)),
-            self.stop: gr.update(visible=now in ("encoding", "training") and run.alive()),
-            self.resume: gr.update(visible=now in ("stopped", "failed", "lost")),
+            self.resume: gr.update(visible="resume" in can),
+            self.go_on: gr.update(visible="go_on" in can),
+            **{button: gr.update(visible=wish in can) for wish, button in self.wishes.items()},
         }
         if not seen.endswith(f"\n{pictures}"):
             updates[self.samples] = gr.update(value=self._samples(run), visible=bool(progress.samples))
         return updates
+
+    def _changed(self, given: dict[Any, Any]) -> dict[str, str]:
+        """The settings that are filled in; a dataset of the page may be called by its name alone."""
+        changed = self.form.overrides(given)
+        if (prior := changed.get("prior_dataset")) in self.desk.dataset_names():
+            changed["prior_dataset"] = str(self.desk.home.datasets / prior)
+        return changed
 
     def _refuse_while_training(self) -> None:
         busy = self.desk.trainings.living()

@@ -16,7 +16,7 @@ from trainer.children import launch
 from trainer.errors import RunError
 from trainer.home import Home
 from trainer.recipe import Request
-from trainer.settings import validated
+from trainer.settings_text import validated
 from trainer.training.run import Run
 
 PATIENCE = 20.0

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from app import render
-from trainer.settings import validated
-from trainer.training.events import Sampled
+from trainer.settings_text import validated
+from trainer.training.events import Sampled, Validated
 from trainer.training.progress import Progress, State
-from trainer.training.run import Run
+from trainer.training.run import Run, Wish
 
 
 @pytest.fixture
@@ -17,25 +17,57 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("state", "alive", "starting", "stopping", "now"),
+    ("state", "alive", "starting", "wishes", "now"),
     [
-        ("waiting", True, True, False, "starting"),
-        ("finished", True, True, False, "starting"),
-        ("finished", False, False, False, "finished"),
-        ("failed", False, False, False, "failed"),
-        ("stopped", True, False, True, "stopped"),
-        ("training", True, False, False, "training"),
-        ("training", True, False, True, "stopping"),
-        ("training", False, False, False, "lost"),
-        ("encoding", False, False, True, "lost"),
-        ("waiting", False, False, False, "lost"),
-        ("waiting", True, False, False, "starting"),
+        ("waiting", True, True, (), "starting"),
+        ("finished", True, True, (), "starting"),
+        ("finished", False, False, (), "finished"),
+        ("failed", False, False, (), "failed"),
+        ("stopped", True, False, ("stop",), "stopped"),
+        ("training", True, False, (), "training"),
+        ("training", True, False, ("sample",), "training"),
+        ("training", True, False, ("stop",), "stopping"),
+        ("training", True, False, ("stop", "cancel"), "cancelling"),
+        ("training", True, False, ("pause",), "pausing"),
+        ("training", False, False, ("pause",), "lost"),
+        ("paused", True, False, ("pause",), "paused"),
+        ("paused", True, False, ("stop",), "stopping"),
+        ("paused", False, False, ("pause",), "lost"),
+        ("encoding", True, False, ("pause",), "encoding"),
+        ("encoding", False, False, ("stop",), "lost"),
+        ("waiting", False, False, (), "lost"),
+        ("waiting", True, False, (), "starting"),
     ],
 )
-def test_the_situation_follows_from_the_log_and_the_process(
-    state: State, alive: bool, starting: bool, stopping: bool, now: render.Situation
+def test_the_situation_follows_from_the_log_the_process_and_its_wishes(
+    state: State, alive: bool, starting: bool, wishes: tuple[Wish, ...], now: render.Situation
 ) -> None:
-    assert render.situation(Progress(state=state), alive, starting, stopping) == now
+    assert render.situation(Progress(state=state), alive, starting, wishes) == now
+
+
+@pytest.mark.parametrize(
+    ("now", "alive", "wishes", "can"),
+    [
+        ("training", True, (), {"pause", "sample", "stop", "cancel"}),
+        ("training", True, ("sample",), {"pause", "stop", "cancel"}),
+        ("encoding", True, (), {"stop", "cancel"}),
+        ("pausing", True, ("pause",), {"go_on", "stop", "cancel"}),
+        ("paused", True, ("pause",), {"go_on", "stop", "cancel"}),
+        ("paused", True, (), {"stop", "cancel"}),
+        ("stopping", True, ("stop",), set()),
+        ("cancelling", True, ("cancel",), set()),
+        ("starting", True, (), set()),
+        ("training", False, (), set()),
+        ("finished", False, (), set()),
+        ("stopped", False, (), {"resume"}),
+        ("failed", False, (), {"resume"}),
+        ("lost", False, (), {"resume"}),
+    ],
+)
+def test_only_what_would_do_something_can_be_done(
+    now: render.Situation, alive: bool, wishes: tuple[Wish, ...], can: set[str]
+) -> None:
+    assert render.possible(now, alive, wishes) == can
 
 
 def test_every_situation_has_its_words(run: Run) -> None:
@@ -47,6 +79,11 @@ def test_every_situation_has_its_words(run: Run) -> None:
     assert "5 of 20 steps" in told["lost"]
     assert "only for the starter base" in told["finished"]
     assert "only for the starter base" in told["stopped"]
+    assert "5 of 20 steps are done" in told["paused"]
+    full = Progress(step=5, steps=20, message="The disk is full.")
+    assert r"The disk is full\." in render.status(run, full, "paused")
+    assert "Go on" not in render.status(run, full, "paused"), "it goes on by itself"
+    assert "is cancelled" in render.status(run, Progress(step=5, steps=20), "stopped")
 
 
 def test_a_base_that_comes_from_the_hub_is_told_of_in_bytes(run: Run) -> None:
@@ -77,6 +114,18 @@ def test_the_chart_is_a_drawing_of_limited_size(count: int) -> None:
     assert f"step {count}" in "".join(chart.itertext())
 
 
+def test_what_was_measured_on_held_out_pictures_is_dots_on_the_chart() -> None:
+    losses = [(step, 1.0, 1.0) for step in range(1, 100)]
+    measured = [Validated(step=step, loss=1.0 if step == 50 else 0.5, best=100) for step in (50, 100)]
+    chart = ElementTree.fromstring(render.chart(losses, measured))
+    (first, last), line = chart.findall(".//circle"), chart.findall(".//polyline")[1]
+    ends = [tuple(map(float, point.split(","))) for point in (line.get("points") or "").split()]
+    assert float(first.get("cy") or 0) == ends[0][1], "the same loss lies at the same height"
+    assert float(last.get("cy") or 0) > ends[0][1]
+    assert float(last.get("cx") or 0) == render.WIDTH - 8 > ends[-1][0]
+    assert "0.5000 on pictures held out, best at step 100" in "".join(chart.itertext())
+
+
 def test_there_is_no_chart_of_less_than_two_steps() -> None:
     assert render.chart([]) == render.chart([(1, 1.0, 1.0)]) == ""
 
@@ -86,15 +135,38 @@ def test_duration(seconds: float, text: str) -> None:
     assert render.duration(seconds) == text
 
 
-def test_the_latest_samples_that_are_there(run: Run) -> None:
-    run.samples.mkdir()
-    events = []
-    for step in range(12):
-        events.append(Sampled(step=step, prompt="", path=f"samples/{step}.png"))
-        if step != 10:
-            (run.samples / f"{step}.png").touch()
+def drawn(run: Run, prompt: str, *steps: int, base: str = "") -> list[Sampled]:
+    """Samples of these steps, whose pictures are there."""
+    run.samples.mkdir(exist_ok=True)
+    found = [Sampled(step=step, prompt=prompt, path=f"samples/{prompt}{step}.png", base=base) for step in steps]
+    for sample in found:
+        (run.folder / sample.path).touch()
+    return found
+
+
+def test_the_latest_samples_that_are_there_stand_beside_the_base(run: Run) -> None:
+    events = drawn(run, "a", *range(12))
+    (run.folder / events[10].path).unlink()
     shown = render.samples(run, Progress(samples=events))
-    assert [caption for _, caption in shown] == [f"step {step}" for step in (11, 9, 8, 7, 6, 5, 4)]
+    assert [caption for _, caption in shown] == ["the base", *(f"step {step}" for step in (11, 9, 8, 7, 6, 5))]
+    assert shown[0][0] == run.folder / events[0].path
+
+
+def test_each_prompt_has_a_row_of_its_own(run: Run) -> None:
+    events = [*drawn(run, "a", 0), *drawn(run, "b", 0), *drawn(run, "a", 5, 10, 15, 20), *drawn(run, "b", 5)]
+    names = [path.name for path, _ in render.samples(run, Progress(samples=events))]
+    assert names == ["a0.png", "a20.png", "a15.png", "a10.png", "b0.png", "b5.png"]
+
+
+def test_the_base_may_have_a_picture_of_its_own(run: Run) -> None:
+    drawn(run, "base", 0)
+    events = drawn(run, "a", 5, base="samples/base0.png")
+    assert [path.name for path, _ in render.samples(run, Progress(samples=events))] == ["base0.png", "a5.png"]
+
+
+def test_a_sample_that_was_asked_for_twice_is_shown_once(run: Run) -> None:
+    events = [*drawn(run, "a", 5), *drawn(run, "a", 5)]
+    assert [caption for _, caption in render.samples(run, Progress(samples=events))] == ["step 5"]
 
 
 def test_a_warning_is_told_once_and_literally() -> None:

@@ -8,7 +8,7 @@ import pytest
 from app import shelf
 from trainer.errors import LoraFileError
 from trainer.home import Home
-from trainer.settings import validated
+from trainer.settings_text import validated
 from trainer.training.run import Run
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from app.watch import Watch
-from trainer.settings import validated
+from trainer.settings_text import validated
 from trainer.training import events
 from trainer.training.run import Run
 

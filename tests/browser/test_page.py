@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.bases.test_source import header_only
 from trainer.home import Home, shipped
+from trainer.training.run import Run
 
 pytestmark = [
     pytest.mark.browser,
@@ -165,7 +166,7 @@ def test_pictures_become_a_style_that_is_mixed(page: Page, home: Home) -> None:
     open_tab(page, "Train")
     expect(page.locator("#train-dataset input")).to_have_value("prints")
     page.locator("#settings button").first.click()
-    page.locator("#settings").get_by_label("Steps", exact=False).first.fill("20")
+    page.locator("#set-steps input").fill("20")
     page.locator("#train").click()
     expect(page.locator("#status")).to_contain_text("Step")
     page.reload()
@@ -234,12 +235,69 @@ def test_what_is_refused_is_told_literally_and_the_rest_is_kept(page: Page, home
     expect(page.get_by_text("Choose LoRA 1 first")).to_be_visible()
 
 
+def open_group(page: Page, title: str) -> None:
+    page.locator(".impasto-fold > button", has_text=title).click()
+
+
+def choose(page: Page, setting: str, value: str) -> None:
+    page.locator(f"#set-{setting} input").click()
+    page.get_by_role("option", name=value, exact=True).click()
+
+
+def test_a_training_is_set_up_paused_and_stopped_from_the_page(page: Page, home: Home) -> None:
+    create_dataset(page, "prints")
+    drop(page, pictures(4))
+    expect(page.locator("#pictures .thumbnail-item")).to_have_count(4)
+    open_tab(page, "Train")
+    expect(page.locator("#train-dataset input")).to_have_value("prints")
+    page.locator("#settings button").first.click()
+    page.locator("#set-steps input").fill("2000")
+    open_group(page, "What is drawn")
+    page.locator("#set-sample_steps input").fill("2")
+    open_group(page, "What the LoRA is made of")
+    page.locator("#set-alpha input").fill("-2")
+    choose(page, "rslora", "yes")
+    expect(page.locator(".impasto-fold > button", has_text="2 changed")).to_contain_text("What the LoRA is made of")
+    expect(page.locator("#settings > button")).to_contain_text("4 changed")
+    page.locator("#train").click()
+    expect(page.get_by_text("alpha must be a number above 0")).to_be_visible()
+    assert not home.runs.exists()
+    page.locator("#set-alpha input").fill("2")
+    page.get_by_label("Quick look", exact=False).check()
+    expect(page.locator("#set-rslora input")).to_have_value("yes")
+    expect(page.locator("#set-targets input")).to_have_value("attention (preset)")
+    page.locator("#train").click()
+
+    status, run = page.locator("#status"), home.runs / "prints"
+    expect(status).to_contain_text("Step")
+    page.locator("#pause-run").click()
+    expect(status).to_contain_text("is paused")
+    expect(page.locator("#pause-run, #sample-run")).to_have_count(0)
+    page.locator("#go-on").click()
+    expect(status).to_contain_text("Training prints")
+    page.locator("#sample-run").click()
+    wait_for(lambda: [path for path in (run / "samples").glob("*.png") if not path.name.startswith("000000")])
+    page.locator("#stop-run").click()
+    expect(status).to_contain_text("prints is stopped")
+    expect(page.locator("#resume")).to_be_visible()
+    expect(page.locator("#samples")).to_contain_text("the base")
+    kept = Run.open(run).settings
+    assert (kept.alpha, kept.rslora, kept.steps, kept.rank) == (2.0, True, 2000, 8)
+    assert (run / "prints.safetensors").is_file()
+
+
 def test_the_page_can_be_used_in_a_narrow_window(page: Page) -> None:
     page.set_viewport_size({"width": 400, "height": 800})
     for tab in ("Dataset", "Train", "Preview"):
         open_tab(page, tab)
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= 400, f"{tab} is {width} pixels wide"
+    open_tab(page, "Train")
+    page.locator("#settings button").first.click()
+    for group in page.locator(".impasto-fold > button").all():
+        group.click()
+    expect(page.locator("#set-prediction")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 def test_bases_are_named_once_and_the_fit_is_told(page: Page, home: Home, tmp_path: Path) -> None:

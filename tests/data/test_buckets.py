@@ -164,3 +164,30 @@ def test_a_small_picture_goes_into_a_smaller_bucket(side: int, most: float, buck
 
 def test_sdxl_is_told_the_size_before_and_after() -> None:
     assert place_within(500, 500, 1024, 1.0).time_ids == (500, 500, 0, 0, 480, 480)
+
+
+# Other crops --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "corners"), [((70, 64), [(n, 0) for n in range(7)]), ((64, 67), [(0, n) for n in range(4)])])
+def test_every_crop_can_be_found_and_none_leaves_the_picture(size: tuple[int, int], corners: list[tuple[int, int]]) -> None:
+    placement = place(*size, (Bucket(64, 64),))
+    assert placement.scaled == size
+    found = {placement.elsewhere(Random(number)) for number in range(200)}
+    assert sorted((crop.left, crop.top) for crop in found) == corners
+    assert len(found) == placement.ways
+    assert all(crop.bucket == placement.bucket and crop.scaled == placement.scaled for crop in found)
+
+
+def test_where_nothing_is_left_over_there_is_one_crop() -> None:
+    placement = place(128, 128, (Bucket(64, 64),))
+    assert placement.ways == 1
+    assert placement.elsewhere(Random(1)) == placement
+
+
+def test_sdxl_is_told_the_crop_that_it_sees() -> None:
+    placement = place(3000, 2000, (Bucket(1216, 832),))
+    crop = placement.elsewhere(Random(3))
+    assert crop.left != placement.left
+    assert crop.time_ids == (2000, 3000, crop.top, crop.left, 832, 1216)
+    assert crop.box == (crop.left, crop.top, crop.left + 1216, crop.top + 832)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from trainer.data.captions import decode, read, varied, with_trigger, without_wildcards, write
+from trainer.data.captions import decode, read, variants, varied, with_trigger, without_wildcards, write
 from trainer.errors import StorageError
-from trainer.settings import validated
+from trainer.settings_text import validated
 
 TEXT = "ein schönes Café, 東京"
 
@@ -186,3 +186,29 @@ def test_the_tags_of_an_alternative_are_shuffled_too() -> None:
     assert set(draws("{a, b|c}, d", 200, wildcards=True, shuffle_tags=True)) == {
         *(", ".join(order) for order in permutations("abd")), "c, d", "d, c"
     }  # fmt: skip
+
+
+# Variants ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_caption_that_does_not_vary_has_one_variant() -> None:
+    assert variants("a, b, {c|d}", validated({"trigger": "glassy"}), 16, "a.png") == ["glassy, a, b, {c|d}"]
+    assert variants("sea", validated({"shuffle_tags": True, "wildcards": True}), 16, "a.png") == ["sea"]
+    assert variants("", validated({}), 16, "a.png") == [""]
+
+
+def test_variants_are_always_the_same_and_each_pictures_own() -> None:
+    settings, caption = validated({"shuffle_tags": True, "tag_dropout": 0.2}), ", ".join(TAGS)
+    mine = variants(caption, settings, 16, "a.png")
+    assert len(mine) == 16
+    assert mine == variants(caption, settings, 16, "a.png")
+    assert mine[:5] == variants(caption, settings, 5, "a.png"), "more variants change the first ones"
+    assert mine != variants(caption, settings, 16, "b.png")
+    assert mine != variants(caption, validated({"shuffle_tags": True, "tag_dropout": 0.2, "seed": 2}), 16, "a.png")
+
+
+def test_likelier_variants_are_there_more_often() -> None:
+    settings = validated({"tag_dropout": 0.1})
+    seen = Counter(text for number in range(300) for text in variants("a, b", settings, 16, f"{number}.png"))
+    for text, share in {"a, b": 0.81, "a": 0.09, "b": 0.09, "": 0.01}.items():
+        assert abs(seen[text] / seen.total() - share) < 0.02, text

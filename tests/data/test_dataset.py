@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import ExifTags, Image
 
-from trainer.data.dataset import Dataset, add_files, remove_picture
+from trainer.data.dataset import Dataset, add_files, prior_pictures, remove_picture
 from trainer.errors import DatasetError
 
 
@@ -131,6 +131,49 @@ def test_a_damaged_dataset_toml_is_told_of(tmp_path: Path, content: bytes) -> No
         _ = Dataset.open(tmp_path).trigger
 
 
+def test_weights_are_read_beside_the_rest(tmp_path: Path) -> None:
+    assert Dataset.open(tmp_path).weights == {}
+    text = 'trigger = "glassy"\n[weights]\n"01.png" = 0.5\n"größe 2.webp" = 10\n[repeats]\n"01.png" = 3\n'
+    (tmp_path / "dataset.toml").write_text(text, encoding="utf-8")
+    dataset = Dataset.open(tmp_path)
+    assert dataset.weights == {"01.png": 0.5, "größe 2.webp": 10.0}
+    assert (dataset.repeats, dataset.trigger) == ({"01.png": 3}, "glassy")
+
+
+@pytest.mark.parametrize("weight", ["0", "0.0", "-1", "10.01", "11", "inf", "nan", "true", '"two"', "[1]"])
+def test_weights_that_make_no_sense_are_told_of(tmp_path: Path, weight: str) -> None:
+    (tmp_path / "dataset.toml").write_text(f'[weights]\n"01.png" = {weight}\n')
+    with pytest.raises(DatasetError, match=r"dataset\.toml: the weight of 01\.png must be a number above 0, up to 10, not "):
+        _ = Dataset.open(tmp_path).weights
+
+
+def test_weights_that_are_no_table_are_told_of(tmp_path: Path) -> None:
+    (tmp_path / "dataset.toml").write_text("weights = 3\n")
+    with pytest.raises(DatasetError, match=r'weights must be a table with lines such as "01\.png" = 0\.5'):
+        _ = Dataset.open(tmp_path).weights
+
+
+# Pictures that are not of the style -------------------------------------------------------------------------------------
+
+
+def test_without_a_folder_there_are_no_prior_pictures() -> None:
+    assert prior_pictures("") is None
+
+
+def test_prior_pictures_are_a_dataset_of_their_own(tmp_path: Path) -> None:
+    picture(tmp_path / "prior" / "a.png")
+    found = prior_pictures(str(tmp_path / "prior"))
+    assert found is not None
+    assert [entry.path for entry in found.pictures] == [tmp_path / "prior" / "a.png"]
+
+
+def test_a_prior_folder_that_is_missing_or_empty_is_told_of(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"^prior_dataset: The dataset folder .*gone does not exist"):
+        prior_pictures(str(tmp_path / "gone"))
+    with pytest.raises(DatasetError, match=r"^prior_dataset: There is no picture to train on in "):
+        prior_pictures(str(tmp_path))
+
+
 # Adding and removing ----------------------------------------------------------------------------------------------------
 
 
@@ -210,3 +253,63 @@ def test_a_removed_picture_takes_its_caption_along(tmp_path: Path) -> None:
         entry.write_caption("a house")
     remove_picture(Dataset.open(tmp_path).pictures[0])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.png", "b.txt"]
+
+
+# Masks ------------------------------------------------------------------------------------------------------------------
+
+
+def mask(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.linear_gradient("L").save(path)
+    return path
+
+
+def test_a_mask_is_no_picture(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    mask(tmp_path / "a-masklabel.png")
+    (tmp_path / "b-masklabel.png").write_text("not even readable")
+    dataset = Dataset.open(tmp_path)
+    assert [entry.path.name for entry in dataset.pictures] == ["a.png"]
+    assert dataset.refused == ()
+
+
+def test_an_added_picture_brings_its_mask(tmp_path: Path) -> None:
+    source, beside = picture(tmp_path / "from" / "a.jpg"), picture(tmp_path / "from" / "b.jpg")
+    far = mask(tmp_path / "masks" / "a-masklabel.png")
+    mask(tmp_path / "from" / "b-masklabel.png")
+    added, refused = add_files(tmp_path / "set", [far, source, beside])
+    assert ([path.name for path in added], refused) == (["a.jpg", "b.jpg"], [])
+    assert (tmp_path / "set" / "a-masklabel.png").read_bytes() == far.read_bytes()
+    assert (tmp_path / "set" / "b-masklabel.png").is_file()
+
+
+def test_a_mask_takes_the_new_name_of_its_picture(tmp_path: Path) -> None:
+    first, second = picture(tmp_path / "1" / "a.png"), picture(tmp_path / "2" / "a.png")
+    mask(tmp_path / "1" / "a-masklabel.png")
+    add_files(tmp_path / "set", [first])
+    add_files(tmp_path / "set", [second])
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["a-2.png", "a-masklabel.png", "a.png"]
+
+
+def test_no_picture_adopts_the_mask_of_another(tmp_path: Path) -> None:
+    mask(tmp_path / "set" / "a-masklabel.png")
+    [added], _ = add_files(tmp_path / "set", [picture(tmp_path / "a.png")])
+    assert added.stem != "a"
+
+
+def test_a_mask_alone_or_damaged_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "b-masklabel.png").write_text("a letter")
+    given = [mask(tmp_path / "a-masklabel.png"), tmp_path / "b-masklabel.png", picture(tmp_path / "b.png")]
+    added, refused = add_files(tmp_path / "set", given)
+    assert [path.name for path in added] == ["b.png"]
+    assert sorted(sentence.split(" is ")[0] for sentence in refused) == ["a-masklabel.png", "b-masklabel.png"]
+    assert any("add it together with its picture" in sentence for sentence in refused)
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["b.png"]
+
+
+def test_a_removed_picture_takes_its_mask_along(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(tmp_path / f"{name}.png")
+        mask(tmp_path / f"{name}-masklabel.png")
+    remove_picture(Dataset.open(tmp_path).pictures[0])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b-masklabel.png", "b.png"]

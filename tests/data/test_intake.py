@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from trainer.data.intake import Header, read_header, read_picture
+from trainer.data.intake import Header, read_alpha, read_header, read_picture, transparent
 from trainer.errors import PictureError
 
 Colour = tuple[int, int, int]
@@ -295,7 +295,7 @@ def test_damage_anywhere_gives_a_picture_or_a_sentence(tmp_path: Path, form: str
         for _ in range(random.choice((1, 4, 30))):
             content[random.randrange(min(len(content), 4000))] = random.randrange(256)
         path.write_bytes(content[: random.choice((len(content), random.randrange(len(content))))])
-        for look in (read_header, read_picture):
+        for look in (read_header, read_picture, transparent, read_alpha):
             try:
                 look(path)
                 read += 1

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from lycoris.modules.locon import LoConModule
 from safetensors.torch import load_file, save_file
 
 from trainer.errors import LoraFileError, StorageError
 from trainer.lora.file import Factors, LoraFile, serialise, summary, write
 
 UNET = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
+CONV = "lora_unet_input_blocks_4_0_in_layers_2"
 TE1 = "lora_te1_text_model_encoder_layers_0_self_attn_q_proj"
 
 
@@ -27,6 +29,12 @@ def factors(rank: int = 4, alpha: float = 3.0, inward: int = 6, outward: int = 5
     random = torch.Generator().manual_seed(seed)
     down, up = (torch.randn(shape, generator=random).half().float() for shape in ((rank, inward), (outward, rank)))
     return Factors(down, up, alpha)
+
+
+def windows(rank: int = 2, alpha: float = 3.0) -> Factors:
+    """Those of a 3 x 3 convolution from 6 to 5 channels."""
+    flat = factors(rank, alpha, inward=6 * 9)
+    return Factors(flat.down.view(rank, 6, 3, 3), flat.up.view(5, rank, 1, 1), alpha)
 
 
 def tensors_of(name: str, **changed: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -39,7 +47,7 @@ def tensors_of(name: str, **changed: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    layers = {UNET: factors(), TE1: factors(seed=1, alpha=2.0)}
+    layers = {UNET: factors(), TE1: factors(seed=1, alpha=2.0), CONV: windows()}
     texts = {"modelspec.trigger_phrase": "glassy", "ss_base_model_version": "sdxl_base_v1-0"}
     write(tmp_path / "style.safetensors", layers, texts)
     lora = LoraFile.read(tmp_path / "style.safetensors")
@@ -59,6 +67,26 @@ def test_the_tensors_are_kohyas(tmp_path: Path) -> None:
         f"{UNET}.lora_up.weight": (5, 4),
         f"{UNET}.alpha": (),
     }
+
+
+def test_the_tensors_of_a_convolution_are_locons(tmp_path: Path) -> None:
+    write(tmp_path / "style.safetensors", {CONV: windows(rank=2)}, {})
+    tensors = load_file(tmp_path / "style.safetensors")
+    assert {key: tuple(tensor.shape) for key, tensor in tensors.items()} == {
+        f"{CONV}.lora_down.weight": (2, 6, 3, 3),
+        f"{CONV}.lora_up.weight": (5, 2, 1, 1),
+        f"{CONV}.alpha": (),
+    }
+
+
+def test_the_change_of_a_convolution_is_lycoris() -> None:
+    layer, peer = windows(rank=2, alpha=3.0), LoConModule("", torch.nn.Conv2d(6, 5, 3), lora_dim=2, alpha=3.0)
+    peer.lora_down.weight.data.copy_(layer.down)
+    peer.lora_up.weight.data.copy_(layer.up)
+    expected = peer.get_diff_weight()[0].detach()
+    torch.testing.assert_close(layer.change(), expected, rtol=1e-5, atol=1e-5)
+    assert layer.shape == expected.shape
+    assert layer.size() == pytest.approx(float(expected.double().norm()), rel=1e-5)
 
 
 def test_a_small_alpha_keeps_its_value(tmp_path: Path) -> None:
@@ -132,6 +160,16 @@ def a_file(path: Path, what: str) -> None:
             save_file(tensors_of(UNET, lora_down__weight=torch.zeros(0, 6), lora_up__weight=torch.zeros(5, 0)), path)
         case "matrices that do not fit":
             save_file(tensors_of(UNET, lora_up__weight=torch.zeros(5, 3)), path)
+        case "convolution that does not fit":
+            save_file(
+                tensors_of(UNET, lora_down__weight=torch.zeros(4, 6, 3, 3), lora_up__weight=torch.zeros(5, 3, 1, 1)), path
+            )
+        case "window in both":
+            save_file(
+                tensors_of(UNET, lora_down__weight=torch.zeros(4, 6, 3, 3), lora_up__weight=torch.zeros(5, 4, 3, 3)), path
+            )
+        case "window in one":
+            save_file(tensors_of(UNET, lora_down__weight=torch.zeros(4, 6, 3, 3)), path)
         case "half a layer":
             del whole[f"{UNET}.lora_up.weight"]
             save_file(whole, path)
@@ -189,6 +227,7 @@ def a_file(path: Path, what: str) -> None:
 
 REFUSED = {
     "nan": "not numbers", "infinite": "not numbers", "rank zero": "", "matrices that do not fit": "do not fit",
+    "convolution that does not fit": "do not fit", "window in both": "do not fit", "window in one": "do not fit",
     "half a layer": "lacks one of its two matrices", "alpha with two values": "", "no layers": "no LoRA layers",
     "Stable Diffusion 1.5": "Stable Diffusion 1.5", "Flux": "Flux", "checkpoint": "whole checkpoint", "vae": "VAE",
     "another form": "form that is not read here", "cut off": "again", "cut off in its header": "again", "pickle": "pickle",
@@ -237,14 +276,17 @@ def test_a_full_disk_leaves_the_older_file_whole(tmp_path: Path, monkeypatch: py
 
 
 def test_summary_tells_what_the_file_holds(tmp_path: Path) -> None:
-    layers = {UNET: factors(rank=4, alpha=3.0), TE1: factors(rank=2, alpha=3.0)}
+    layers = {UNET: factors(rank=4, alpha=3.0), TE1: factors(rank=2, alpha=3.0), CONV: windows(rank=2)}
     write(tmp_path / "style.safetensors", layers, {"modelspec.title": "Glass"})
     told = summary(LoraFile.read(tmp_path / "style.safetensors"))
-    assert told["modules"] == {"unet": 1, "te1": 1, "te2": 0}
-    assert told["ranks"] == {"2": 1, "4": 1}
-    assert told["alphas"] == {"3": 2}
+    assert told["modules"] == {"unet": 2, "te1": 1, "te2": 0}
+    assert told["ranks"] == {"2": 2, "4": 1}
+    assert told["alphas"] == {"3": 3}
     assert told["title"] == "Glass"
-    expected = float((layers[UNET].up.double() @ layers[UNET].down.double() * 3 / 4).norm())
+    squares = [
+        (one.up.flatten(1).double() @ one.down.flatten(1).double() * 3 / one.rank).square().sum() for one in layers.values()
+    ]
+    expected = float(squares[0] + squares[2]) ** 0.5
     assert told["change"]["unet"] == pytest.approx(expected, rel=1e-4)
     assert told["change"]["te2"] == 0
     json.dumps(told)

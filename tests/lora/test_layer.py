@@ -1,4 +1,4 @@
-"""Our layer against PEFT's, and the promise that `eject` undoes `inject`."""
+"""Our layers against PEFT's and LyCORIS', and the promise that `eject` undoes `inject`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from typing import Any
 import peft
 import pytest
 import torch
+from lycoris.modules.locon import LoConModule
 from torch import nn
 
-from trainer.lora.adapter import targets
+from trainer.lora.adapter import ranks
 from trainer.lora.keys import COMPONENTS, Component
-from trainer.lora.layer import LoraLinear, eject, inject
+from trainer.lora.layer import LoraConv, LoraLayer, LoraLinear, eject, inject
+from trainer.lora.shape import Shape
 from trainer.sdxl.base import load_base
 
-RANK, ALPHA = 4, 3.0
+SHAPES = {
+    "plain": Shape(4, 3.0),
+    "rslora": Shape(4, 3.0, rslora=True),
+    "transformer": Shape(4, 3.0, targets="transformer", block_ranks={"mid_block": 2, "up_blocks.0.attentions.1": 6}),
+    "everything": Shape(4, 3.0, rslora=True, targets="everything", conv_rank=3, block_ranks={"down_blocks.1": 2}),
+}
+PLAIN = SHAPES["plain"]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
 
@@ -44,11 +52,28 @@ def answer(component: Component, model: nn.Module) -> torch.Tensor:
     return made.flatten()
 
 
-def with_peft(model: nn.Module, paths: list[str]) -> dict[str, Any]:
-    """PEFT's layers in the same places; returns them by path."""
+def adapted(component: Component, model: nn.Module, shape: Shape = PLAIN) -> dict[str, LoraLayer]:
+    """Our layers, fresh."""
+    return inject(model, ranks(component, model, shape), shape.scale, seed=1)
+
+
+def with_peft(model: nn.Module, layers: dict[str, LoraLayer], shape: Shape) -> dict[str, Any]:
+    """PEFT's layers in the same places; returns them by path.
+
+    PEFT divides a layer's alpha by its own rank or, with rsLoRA, by its root: the alphas make up for it.
+    """
     model.requires_grad_(False)
-    peft.inject_adapter_in_model(peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=paths), model)
-    return {path: model.get_submodule(path) for path in paths}
+    others = {path: layer.rank / shape.rank for path, layer in layers.items()}
+    config = peft.LoraConfig(
+        r=shape.rank,
+        lora_alpha=shape.alpha,
+        use_rslora=shape.rslora,
+        target_modules=list(layers),
+        rank_pattern={path: layer.rank for path, layer in layers.items()},
+        alpha_pattern={path: shape.alpha * (share**0.5 if shape.rslora else share) for path, share in others.items()},
+    )
+    peft.inject_adapter_in_model(config, model)
+    return {path: model.get_submodule(path) for path in layers}
 
 
 def checkpointed(component: Component, model: nn.Module) -> None:
@@ -67,13 +92,19 @@ def apart(ours: torch.Tensor | None, theirs: torch.Tensor | None) -> float:
     return float((ours.detach() - theirs.detach()).norm() / theirs.detach().norm())
 
 
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
+@pytest.mark.parametrize(
+    ("dtype", "checkpointing"),
+    [(torch.float32, False), (torch.float64, False), (torch.float64, True)],
+    ids=["fp32", "fp64", "checkpointed"],
+)
+@pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_output_and_gradients_are_pefts(toy_base: Path, component: Component, dtype: torch.dtype, checkpointing: bool) -> None:
+def test_output_and_gradients_are_pefts(
+    toy_base: Path, component: Component, kind: str, dtype: torch.dtype, checkpointing: bool
+) -> None:
     ours, theirs = part(toy_base, component, dtype), part(toy_base, component, dtype)
-    paths = targets(component, ours)
-    layers, peers = inject(ours, paths, RANK, ALPHA, seed=1), with_peft(theirs, paths)
+    layers = adapted(component, ours, SHAPES[kind])
+    peers = with_peft(theirs, layers, SHAPES[kind])
     ours.to(dtype)
     theirs.to(dtype)
     random = torch.Generator().manual_seed(5)
@@ -100,7 +131,7 @@ def test_output_and_gradients_are_pefts(toy_base: Path, component: Component, dt
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_gradient_checkpointing_computes_layers_twice(toy_base: Path, component: Component) -> None:
     model = part(toy_base, component)
-    layers = inject(model, targets(component, model), RANK, ALPHA, seed=1)
+    layers = adapted(component, model)
     checkpointed(component, model)
     calls: list[int] = []
     next(iter(layers.values())).register_forward_hook(lambda *_: calls.append(1))
@@ -112,7 +143,7 @@ def test_gradient_checkpointing_computes_layers_twice(toy_base: Path, component:
 def test_a_fresh_layer_changes_no_bit(toy_base: Path, component: Component) -> None:
     model = part(toy_base, component)
     before = answer(component, model)
-    inject(model, targets(component, model), RANK, ALPHA, seed=1)
+    adapted(component, model, SHAPES["everything"])
     assert torch.equal(answer(component, model), before)
 
 
@@ -120,7 +151,7 @@ def test_a_fresh_layer_changes_no_bit(toy_base: Path, component: Component) -> N
 def test_eject_puts_the_very_same_layers_back(toy_base: Path, component: Component) -> None:
     model = part(toy_base, component)
     before, modules = answer(component, model), dict(model.named_modules())
-    layers = inject(model, targets(component, model), RANK, ALPHA, seed=1)
+    layers = adapted(component, model)
     for layer in layers.values():
         nn.init.normal_(layer.up)
     assert not torch.equal(answer(component, model), before)
@@ -131,44 +162,102 @@ def test_eject_puts_the_very_same_layers_back(toy_base: Path, component: Compone
     assert torch.equal(answer(component, model), before)
 
 
+# One layer --------------------------------------------------------------------------------------------------------------
+
+
 def tiny_model() -> nn.Module:
     """Two linear layers and something else."""
     return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))
 
 
+CONVS = {
+    "3 x 3": nn.Conv2d(6, 5, 3, padding=1),
+    "every other": nn.Conv2d(6, 5, 3, stride=2, padding=1),
+    "apart": nn.Conv2d(6, 5, (3, 2), padding=2, dilation=2, bias=False),
+    "1 x 1": nn.Conv2d(6, 5, 1),
+}
+
+
+@pytest.mark.parametrize("kind", CONVS)
+def test_a_convolution_learns_as_lycoris_do(kind: str) -> None:
+    base = CONVS[kind].requires_grad_(False)
+    layer = inject(nn.Sequential(base), {"0": 3}, 0.5, seed=7)["0"]
+    nn.init.normal_(layer.up)
+    peer = LoConModule("", base, lora_dim=3, alpha=1.5)
+    peer.lora_down.weight.data.copy_(layer.down)
+    peer.lora_up.weight.data.copy_(layer.up)
+    answers = []
+    x = torch.randn(2, 6, 8, 8)
+    for one in (layer, peer):
+        seen = x.clone().requires_grad_()
+        answers.append((one(seen), seen))
+        answers[-1][0].square().sum().backward()
+    assert apart(answers[0][0], answers[1][0]) <= 1e-5
+    assert apart(answers[0][1].grad, answers[1][1].grad) <= 1e-5
+    assert apart(layer.down.grad, peer.lora_down.weight.grad) <= 1e-5
+    assert apart(layer.up.grad, peer.lora_up.weight.grad) <= 1e-5
+    assert apart(layer.change(), peer.get_diff_weight()[0]) <= 1e-5
+
+
+@pytest.mark.parametrize("base", [nn.Linear(18, 5), nn.Conv2d(2, 5, 3)], ids=["linear", "convolution"])
+def test_a_layer_begins_as_torchs_do(base: nn.Linear | nn.Conv2d) -> None:
+    layer = inject(nn.Sequential(base), {"0": 4000}, 1.0, seed=7)["0"]
+    wide = nn.Linear(18, 4000) if isinstance(base, nn.Linear) else nn.Conv2d(2, 4000, 3)
+    assert layer.down.shape == wide.weight.shape
+    assert layer.down.abs().max().item() == pytest.approx(wide.weight.abs().max().item(), rel=1e-2)
+    assert layer.down.std().item() == pytest.approx(wide.weight.std().item(), rel=1e-2)
+
+
 def test_the_same_seed_begins_alike_and_another_does_not() -> None:
-    one, same, other = (inject(tiny_model(), ["0"], 2, 2.0, seed)["0"].down for seed in (7, 7, 8))
+    one, same, other = (inject(tiny_model(), {"0": 2}, 1.0, seed)["0"].down for seed in (7, 7, 8))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
 
 def test_where_a_layer_begins_does_not_depend_on_the_others() -> None:
-    alone = inject(tiny_model(), ["2"], 2, 2.0, seed=7)["2"].down
-    both = inject(tiny_model(), ["0", "2"], 2, 2.0, seed=7)["2"].down
+    alone = inject(tiny_model(), {"2": 2}, 1.0, seed=7)["2"].down
+    both = inject(tiny_model(), {"0": 3, "2": 2}, 1.0, seed=7)["2"].down
     assert torch.equal(alone, both)
 
 
 def test_only_the_lora_is_trained() -> None:
     model = tiny_model()
-    layers = inject(model, ["0", "2"], 2, 2.0, seed=7)
+    layers = inject(model, {"0": 2, "2": 2}, 1.0, seed=7)
     trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
     assert trained == {id(matrix) for layer in layers.values() for matrix in (layer.down, layer.up)}
 
 
 def test_change_is_what_the_layer_adds() -> None:
     base = nn.Linear(6, 5)
-    layer = LoraLinear(base, rank=2, alpha=3.0, generator=torch.Generator().manual_seed(1))
+    layer = LoraLinear(base, rank=2, scale=1.5, generator=torch.Generator().manual_seed(1))
     nn.init.normal_(layer.up)
     x = torch.randn(7, 6)
     torch.testing.assert_close(layer(x), x @ (base.weight + layer.change()).T + base.bias)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_a_convolution_keeps_type_and_order_of_its_input(dtype: torch.dtype) -> None:
+    base = CONVS["every other"].to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layer = LoraConv(base, rank=2, scale=1.5, generator=torch.Generator().manual_seed(1))
+    nn.init.normal_(layer.up)
+    x = torch.randn(2, 6, 8, 8, dtype=dtype).to(memory_format=torch.channels_last)
+    y = layer(x)
+    assert y.dtype == dtype
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    whole = torch.nn.functional.conv2d(x.float(), base.weight.float() + layer.change(), base.bias.float(), 2, 1)
+    assert apart(y.float(), whole) <= (1e-5 if dtype == torch.float32 else 2e-2)
+    y.float().square().sum().backward()
+    assert layer.down.grad is not None
+    assert layer.down.grad.dtype == torch.float32
+    assert layer.down.grad.stride() == layer.down.stride()
+
+
 def test_the_input_keeps_its_type() -> None:
-    layer = inject(tiny_model().bfloat16(), ["0"], 2, 2.0, seed=7)["0"]
+    layer = inject(tiny_model().bfloat16(), {"0": 2}, 1.0, seed=7)["0"]
     assert layer.down.dtype == torch.float32
     assert layer(torch.randn(3, 6, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
-def test_only_linear_layers_are_taken() -> None:
+def test_other_layers_are_not_taken() -> None:
     with pytest.raises(TypeError, match="1 is a ReLU"):
-        inject(tiny_model(), ["1"], 2, 2.0, seed=7)
+        inject(tiny_model(), {"1": 2}, 1.0, seed=7)

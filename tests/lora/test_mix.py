@@ -8,11 +8,15 @@ import pytest
 import torch
 from torch import nn
 
+from tests.lora.test_layer import answer, apart
 from trainer.errors import LoraFileError
+from trainer.lora.adapter import Adapter
 from trainer.lora.file import Factors, LoraFile
 from trainer.lora.keys import COMPONENTS, component_of, table
 from trainer.lora.mix import Canvas, Weighted
+from trainer.lora.shape import Shape
 from trainer.sdxl.base import Base, load_base
+from trainer.settings import Targets
 
 
 @pytest.fixture
@@ -34,8 +38,8 @@ def adapted(base: Base) -> dict[str, str]:
     """Name in a LoRA file -> name in `weights`."""
     found: dict[str, str] = {}
     for part, model in base.parts.items():
-        linears = [path for path, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-        found |= {name: f"{part}.{path}.weight" for name, path in table(part, linears).items()}
+        layers = [path for path, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+        found |= {name: f"{part}.{path}.weight" for name, path in table(part, layers).items()}
     return found
 
 
@@ -43,8 +47,9 @@ def a_lora(base: Base, seed: int, rank: int = 3, alpha: float = 2.0, every: int 
     """Random layers for every `every`-th module of the base."""
     random, live, layers = torch.Generator().manual_seed(seed), weights(base), {}
     for name, path in list(adapted(base).items())[::every]:
-        out, inward = live[path].shape
-        down, up = torch.randn(rank, inward, generator=random), torch.randn(out, rank, generator=random)
+        out, inward, *window = live[path].shape
+        down = torch.randn(rank, inward, *window, generator=random)
+        up = torch.randn(out, rank, *(1 for _ in window), generator=random)
         layers[name] = Factors(down.half(), up.half(), alpha)
     return LoraFile(f"lora{seed}", layers, {"ss_base_model_version": version} if version else {})
 
@@ -56,8 +61,9 @@ def expected(base: Base, before: dict[str, torch.Tensor], mix: list[Weighted]) -
     for part in mix:
         for name, layer in part.lora.layers.items():
             weight = part.unet if component_of(name) == "unet" else part.text
-            change = layer.up.double() @ layer.down.double() * (layer.alpha / layer.down.shape[0])
-            after[names[name]] = after[names[name]] + weight * change
+            change = layer.up.double().flatten(1) @ layer.down.double().flatten(1) * (layer.alpha / layer.down.shape[0])
+            live = after[names[name]]
+            after[names[name]] = live + weight * change.view(live.shape)
     return after
 
 
@@ -76,6 +82,37 @@ def test_one_lora_is_the_formula(base: Base, canvas: Canvas) -> None:
     before, mix = weights(base), [Weighted(a_lora(base, 1), 0.7, 0.7)]
     canvas.lay(mix)
     assert_is(base, expected(base, before, mix))
+
+
+def test_the_canvas_has_every_layer_that_loras_adapt(base: Base, canvas: Canvas) -> None:
+    lora = a_lora(base, 1)
+    assert {layer.down.dim() for layer in lora.layers.values()} == {2, 4}
+    assert {tuple(layer.down.shape[2:]) for layer in lora.layers.values()} == {(), (1, 1), (3, 3)}
+    canvas.check(lora)
+
+
+@pytest.mark.parametrize("targets", ["attention", "transformer", "everything"])
+def test_the_mix_draws_what_the_trained_layers_drew(base: Base, toy_base: Path, targets: Targets) -> None:
+    shape = Shape(4, 3.0, rslora=True, targets=targets, conv_rank=2, block_ranks={"up_blocks": 8})
+    adapter = Adapter.inject(base.parts, shape, seed=1)
+    random = torch.Generator().manual_seed(1)
+    for _, layer in adapter.named():
+        nn.init.normal_(layer.up, std=0.1, generator=random)
+    other = load_base(str(toy_base), torch.device("cpu"), torch.float32)
+    Canvas(other.parts, other.version).lay([Weighted(LoraFile("trained", adapter.factors(), {}), 1.0, 1.0)])
+    for component in COMPONENTS:
+        drawn = answer(component, other.parts[component])
+        assert apart(drawn, answer(component, base.parts[component])) <= 1e-5
+    adapter.eject()
+    assert apart(answer("unet", other.unet), answer("unet", base.unet)) > 1e-2
+
+
+def test_a_convolution_with_another_window_does_not_fit(base: Base, canvas: Canvas) -> None:
+    name = "lora_unet_input_blocks_1_0_in_layers_2"
+    good = a_lora(base, 1).layers[name]
+    wrong = LoraFile("odd", {name: Factors(good.down[..., :1, :1], good.up, 2.0)}, {})
+    with pytest.raises(LoraFileError, match=r"1 of its 1 layers have no counterpart here, such as lora_unet_input_blocks_1_0"):
+        canvas.lay([Weighted(wrong, 1.0, 1.0)])
 
 
 def test_two_loras_add(base: Base, canvas: Canvas) -> None:

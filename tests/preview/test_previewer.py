@@ -16,6 +16,7 @@ from trainer.errors import DrawingError, LoraFileError
 from trainer.lora.adapter import Adapter
 from trainer.lora.file import LoraFile, write
 from trainer.lora.mix import Canvas, Weighted
+from trainer.lora.shape import Shape
 from trainer.preview import previewer as module
 from trainer.preview.previewer import ROOM, Previewer, way_for
 from trainer.recipe import LoraChoice, Request
@@ -35,7 +36,7 @@ def previewer(folder: Path) -> Previewer:
 def save_lora(folder: Path, path: Path, seed: int = 1, strength: float = 0.5) -> Path:
     """A LoRA with random changes in all three parts, alpha not the rank."""
     base = load_base(str(folder), torch.device("cpu"), torch.float32)
-    adapter = Adapter.inject(base.parts, rank=4, alpha=2.0, seed=seed)
+    adapter = Adapter.inject(base.parts, Shape(4, 2.0), seed=seed)
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, layer in adapter.named():

@@ -74,6 +74,23 @@ def test_the_vaes_fingerprint_is_of_its_weights(toy_base: Path) -> None:
     assert one.vae_fingerprint != other
 
 
+@pytest.mark.parametrize("encoder", ["te1", "te2"])
+def test_the_texts_fingerprint_is_of_both_encoders(toy_base: Path, encoder: str) -> None:
+    one, same = loaded(toy_base), loaded(toy_base)
+    with torch.no_grad():
+        next(getattr(same, encoder).parameters()).view(-1)[0] += 1e-3
+    assert one.text_fingerprint == loaded(toy_base).text_fingerprint
+    assert one.text_fingerprint != same.text_fingerprint
+
+
+def test_the_texts_fingerprint_is_of_their_type_and_tokenizers(toy_base: Path) -> None:
+    one, other = loaded(toy_base), loaded(toy_base)
+    other.tokenizer2.pad_token = "<|endoftext|>"
+    half = load_base(str(toy_base), CPU, torch.bfloat16)
+    packed = load_base(str(toy_base), CPU, torch.bfloat16, "int8")
+    assert len({base.text_fingerprint for base in (one, other, half, packed)}) == 4
+
+
 def spoil(folder: Path, how: str) -> None:
     """Make a base that cannot be loaded."""
     match how:

@@ -12,10 +12,11 @@ import pytest
 from trainer.bases.layout import FOLDERS
 from trainer.bases.source import facts_of
 from trainer.home import shipped
+from trainer.lora.shape import Shape
 from trainer.sdxl import counts
 from trainer.sdxl.counts import Count, Counts, Subject, configs_of
 
-STARTER = Subject(shipped("assets", "starter"), ("unet",), rank=4, side=64, half=False)
+STARTER = Subject(shipped("assets", "starter"), ("unet",), Shape(4, 1.0), side=64, half=False)
 
 
 def asked(subject: Subject, folder: Path) -> tuple[Count, int]:
@@ -28,7 +29,7 @@ def test_the_second_time_nothing_is_counted(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(counts, "_counting", None)
     assert asked(STARTER, tmp_path) == first
     with pytest.raises(TypeError):
-        asked(replace(STARTER, rank=8), tmp_path)
+        asked(replace(STARTER, shape=Shape(8, 1.0)), tmp_path)
 
 
 def test_two_who_count_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +51,21 @@ def test_a_damaged_file_is_counted_anew(tmp_path: Path) -> None:
     assert asked(STARTER, tmp_path) == first
 
 
-@pytest.mark.parametrize("change", [{"rank": 8}, {"side": 96}, {"half": True}, {"trained": ("unet", "te1")}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": Shape(8, 1.0)},
+        {"shape": Shape(4, 1.0, targets="everything")},
+        {"shape": Shape(4, 1.0, conv_rank=2)},
+        {"shape": Shape(4, 1.0, style_blocks_only=True)},
+        {"shape": Shape(4, 1.0, block_ranks={"mid_block": 0})},
+        {"shape": Shape(4, 1.0, block_rates={"mid_block": 0})},
+        {"side": 96},
+        {"half": True},
+        {"fused": False},
+        {"trained": ("unet", "te1")},
+    ],
+)
 def test_the_name_tells_subjects_apart(change: dict[str, object]) -> None:
     assert replace(STARTER, **change).name != STARTER.name  # type: ignore[arg-type]
 
@@ -80,7 +95,8 @@ def test_what_is_kept_is_read_without_torch(tmp_path: Path) -> None:
     asked(STARTER, tmp_path)
     code = (
         "import sys; from pathlib import Path; from trainer.sdxl.counts import Counts, Subject;"
-        "subject = Subject(Path(sys.argv[1]), ('unet',), 4, 64, False);"
+        "from trainer.lora.shape import Shape;"
+        "subject = Subject(Path(sys.argv[1]), ('unet',), Shape(4, 1.0), 64, False);"
         "print(Counts(subject, Path(sys.argv[2])).parameters(), 'torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(STARTER.configs), str(tmp_path)]

@@ -17,6 +17,7 @@ from trainer.errors import BaseModelError
 from trainer.home import shipped
 from trainer.lora.adapter import Adapter
 from trainer.lora.mix import Canvas
+from trainer.lora.shape import Shape
 from trainer.sdxl.base import Base, load_base
 from trainer.sdxl.quantise import BLOCK, QuantisedLinear, pack, packing_of, precision_of, quantise, unpack
 from trainer.sdxl.text import encode_text
@@ -188,7 +189,7 @@ def test_sdxls_unet_becomes_small() -> None:
 
 def gradients(base: Base) -> dict[str, torch.Tensor]:
     """Of a LoRA on the base, by part, for noise and two prompts that are always the same."""
-    adapter = Adapter.inject(base.parts, 4, 4.0, seed=1)
+    adapter = Adapter.inject(base.parts, Shape(4, 4.0), seed=1)
     random = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for _, layer in adapter.named():

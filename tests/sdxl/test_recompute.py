@@ -10,6 +10,7 @@ import torch
 
 from trainer.lora.adapter import Adapter
 from trainer.lora.keys import Component
+from trainer.lora.shape import Shape
 from trainer.sdxl.base import Base, load_base
 from trainer.sdxl.recompute import recompute
 from trainer.sdxl.text import encode_text
@@ -23,7 +24,7 @@ class Trained:
 
     def __init__(self, folder: Path, parts: tuple[Component, ...] = ALL) -> None:
         self.base: Base = load_base(str(folder), torch.device("cpu"), torch.float32)
-        self.adapter = Adapter.inject({part: self.base.parts[part] for part in parts}, rank=4, alpha=4, seed=0)
+        self.adapter = Adapter.inject({part: self.base.parts[part] for part in parts}, Shape(4, 4.0), seed=0)
         generator = torch.Generator().manual_seed(1)
         self.matrices = [matrix for part in parts for matrix in self.adapter.parameters(part)]
         for matrix in self.matrices:

@@ -10,7 +10,8 @@ from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
 from trainer.errors import SettingsError
-from trainer.settings import Prediction, validated
+from trainer.settings import Prediction
+from trainer.settings_text import validated
 from trainer.training.diffusion import (
     add_noise,
     alphas_cumprod,

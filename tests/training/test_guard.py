@@ -147,7 +147,7 @@ def test_trouble_for_the_fourth_time_stops_and_keeps_the_good_lora(
     good = short_run(tmp_path / "good", dataset, toy_base)
     for event in good.recorded(train(good, home)):
         if isinstance(event, Stepped) and event.step == 2:
-            good.ask_to_stop()
+            good.ask("stop")
     run = short_run(tmp_path / "run", dataset, toy_base)
     spoil(monkeypatch, lambda number: number > 2)
     events = told(run, home)

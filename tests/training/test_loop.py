@@ -21,13 +21,27 @@ from PIL import ExifTags, Image
 from tests.tiny import save_dataset, short_run
 from trainer.errors import RunError, StorageError
 from trainer.home import Home
-from trainer.lora.adapter import targets
+from trainer.lora.adapter import ranks
 from trainer.lora.file import LoraFile
 from trainer.lora.keys import component_of, file_name
+from trainer.lora.shape import Shape
 from trainer.sdxl import text
 from trainer.sdxl.base import Base, load_base
-from trainer.training import diffusion, loop
-from trainer.training.events import Encoded, Event, Failed, Finished, Resumed, Sampled, Saved, Started, Stepped, Stopped, Warned
+from trainer.training import batch, diffusion, prepare, texts
+from trainer.training.events import (
+    Encoded,
+    Event,
+    Failed,
+    Finished,
+    Paused,
+    Resumed,
+    Sampled,
+    Saved,
+    Started,
+    Stepped,
+    Stopped,
+    Warned,
+)
 from trainer.training.loop import train
 from trainer.training.run import Run
 
@@ -84,9 +98,9 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Seen:
         return original_text(base, prompts)
 
     original_noise, original_text = diffusion.add_noise, text.encode_text
-    monkeypatch.setattr(loop, "load_base", load)
+    monkeypatch.setattr(prepare, "load_base", load)
     monkeypatch.setattr(diffusion, "add_noise", add_noise)
-    monkeypatch.setattr(loop, "encode_text", encode_text)
+    monkeypatch.setattr(texts, "encode_text", encode_text)
     return seen
 
 
@@ -123,7 +137,7 @@ def story(toy_base: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactor
 
 def test_every_adapted_module_learns(toy_base: Path, story: Story) -> None:
     base = load_base(str(toy_base), torch.device("cpu"), torch.float32)
-    expected = {file_name(part, path) for part, model in base.parts.items() for path in targets(part, model)}
+    expected = {file_name(part, path) for part, model in base.parts.items() for path in ranks(part, model, Shape(3, 1.5))}
     layers = LoraFile.read(story.run.lora).layers
     assert layers.keys() == expected
     assert {name for name, layer in layers.items() if not layer.change().any()} == set()
@@ -186,7 +200,7 @@ def test_gradient_checkpointing_learns_the_same(toy_base: Path, dataset: Path, h
 def test_steps_on_one_and_the_same_draw_lower_its_loss(
     toy_base: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "seed_of", lambda *_: 7)
+    monkeypatch.setattr(batch, "seed_of", lambda *_: 7)
     dataset = save_dataset(tmp_path / "one", ((64, 64),))
     events = trained(short_run(tmp_path / "run", dataset, toy_base, steps=8, warmup=0, checkpoint_every=8), home)
     losses = [event.loss for event in events if isinstance(event, Stepped)]
@@ -273,7 +287,7 @@ def test_captions_vary_from_step_to_step_and_a_resumed_run_sees_the_same(
     parted = short_run(tmp_path / "parted", dataset, toy_base, steps=8, batch=2, **varied)
     for event in parted.recorded(train(parted, home)):
         if isinstance(event, Stepped) and event.step == 3:
-            parted.ask_to_stop()
+            parted.ask("stop")
     trained(parted, home)
     assert seen.prompts == uninterrupted
     assert same(tensors(parted), tensors(whole))
@@ -477,7 +491,7 @@ def test_a_run_that_was_stopped_keeps_its_lora_and_goes_on_exactly(
     for event in run.recorded(train(run, home)):
         events.append(event)
         if isinstance(event, Stepped) and event.step == 3:
-            run.ask_to_stop()
+            run.ask("stop")
     assert isinstance(events[-1], Stopped)
     assert (events[-1].step, events[-1].lora) == (3, run.lora.name)
     assert any(layer.change().any() for layer in LoraFile.read(run.lora).layers.values())
@@ -491,7 +505,7 @@ def test_a_run_that_was_stopped_before_its_first_step_goes_on(
     run = short_run(tmp_path / "run", dataset, toy_base, steps=6, noise_offset=0.1)
     for event in run.recorded(train(run, home)):
         if isinstance(event, Started):
-            run.ask_to_stop()
+            run.ask("stop")
     assert isinstance(event, Stopped)
     assert event.step == 0
     trained(Run.open(run.folder), home)
@@ -511,23 +525,20 @@ def test_of_a_damaged_checkpoint_the_one_before_is_gone_on_from(
     assert same(tensors(run), alone)
 
 
-def test_a_disk_that_fills_up_is_told_of_before_anything_is_lost(
+def test_a_disk_that_fills_up_makes_it_wait_before_anything_is_lost(
     toy_base: Path, dataset: Path, home: Home, tmp_path: Path, alone: dict[str, torch.Tensor]
 ) -> None:
     run = short_run(tmp_path / "run", dataset, toy_base, steps=6, noise_offset=0.1)
-    events: list[Event] = []
-
-    def until_full() -> None:
+    told: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
         for event in run.recorded(train(run, home)):
-            events.append(event)
-            if isinstance(event, Stepped) and event.step == 4:
+            told.append(f"{event.kind} {getattr(event, 'step', '')}")
+            if isinstance(event, Stepped) and event.step == 3:
                 patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(StorageError, match="too little room for the next checkpoint"):
-        until_full()
-    assert [event.step for event in events if isinstance(event, Stepped)] == [1, 2, 3, 4]
-    assert isinstance(events[-1], Saved), "what was learnt is kept"
-    trained(Run.open(run.folder), home)
+            if isinstance(event, Paused):
+                assert "too little room for the next checkpoint" in event.message
+                patch.undo()
+    assert told[-9:-2] == ["stepped 3", "paused 3", "resumed 3", "stepped 4", "saved 4", "stepped 5", "stepped 6"]
     assert same(tensors(run), alone)
 
 

@@ -9,24 +9,27 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.optimization import get_scheduler
+from torch import nn
 
 from trainer.errors import RunError
 from trainer.lora.adapter import Adapter
+from trainer.lora.keys import Component
+from trainer.lora.shape import Shape
 from trainer.sdxl.base import load_base
-from trainer.settings import LrSchedule, validated
+from trainer.settings import LrSchedule, OptimizerName, Settings
+from trainer.settings_text import validated
 from trainer.training.optim import (
     EXTRAS,
     Lion,
     LossScale,
     averaged,
     curve,
-    factors,
     make_optimizer,
+    part_rates,
     rates,
     require,
     rest,
     set_rates,
-    true_rates,
 )
 
 
@@ -37,9 +40,10 @@ def test_a_part_with_rate_zero_is_not_trained() -> None:
 def test_each_part_has_its_rate_and_its_matrices(toy_base: Path) -> None:
     settings = validated({"unet_lr": 1e-3, "te1_lr": 1e-4, "te2_lr": 1e-5, "weight_decay": 0.03})
     base = load_base(str(toy_base), torch.device("cpu"), torch.float32)
-    adapter = Adapter.inject(base.parts, 4, 2.0, 1)
+    adapter = Adapter.inject(base.parts, Shape(4, 2.0), 1)
     groups = make_optimizer(adapter, settings).param_groups
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(1e-3, 0.03), (1e-4, 0.03), (1e-5, 0.03)]
+    assert [group["part"] for group in groups] == ["unet", "te1", "te2"]
     for group, part in zip(groups, adapter.layers, strict=True):
         assert [id(matrix) for matrix in group["params"]] == [id(matrix) for matrix in adapter.parameters(part)]
 
@@ -58,11 +62,28 @@ def test_short_trainings_have_a_rate_above_zero(steps: int, warmup: float) -> No
     assert all(0 < curve(step, steps, warmup) <= 1 for step in range(steps))
 
 
+def grouped(settings: Settings) -> torch.optim.Optimizer:
+    """An optimizer with a group for each part that is trained."""
+    groups = [
+        {"params": [torch.zeros(1, requires_grad=True)], "part": part, "lr": rate, "initial_lr": rate, "factor": 1.0}
+        for part, rate in rates(settings).items()
+    ]
+    return torch.optim.SGD(groups)
+
+
+def shares(settings: Settings, step: int, steps: int, factor: float = 1.0) -> list[float]:
+    """What of the first rates is left at a step."""
+    optimizer = grouped(settings)
+    set_rates(optimizer, settings, step, steps, factor)
+    return [group["lr"] / group["initial_lr"] for group in optimizer.param_groups]
+
+
 def test_rates_are_set_from_the_first_ones() -> None:
-    optimizer = torch.optim.AdamW([{"params": [torch.zeros(1, requires_grad=True)], "lr": 0.4, "initial_lr": 0.4}])
-    set_rates(optimizer, [0.5])
-    set_rates(optimizer, [0.25])
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+    settings = validated({"unet_lr": 0.4, "te1_lr": 0, "te2_lr": 0.2, "lr_schedule": "linear", "warmup": 0})
+    optimizer = grouped(settings)
+    set_rates(optimizer, settings, 1, 4)
+    set_rates(optimizer, settings, 2, 4, factor=0.5)
+    assert part_rates(optimizer) == pytest.approx({"unet": 0.1, "te2": 0.05})
 
 
 def test_the_scale_of_the_loss_is_undone_exactly() -> None:
@@ -111,19 +132,20 @@ def test_after_the_warm_up_the_curves_are_diffusers(schedule: LrSchedule, cycles
 
 def test_each_part_stops_by_itself_after_a_share_or_a_step() -> None:
     settings = validated({"lr_schedule": "constant", "warmup": 0, "te1_stop": 0.25, "te2_stop": 7})
-    assert [factors(settings, step, 20) for step in (0, 4, 5, 6, 7, 19)] == [
+    assert [shares(settings, step, 20) for step in (0, 4, 5, 6, 7, 19)] == [
         [1, 1, 1], [1, 1, 1], [1, 0, 1], [1, 0, 1], [1, 0, 0], [1, 0, 0],
     ]  # fmt: skip
 
 
 def test_the_stop_of_a_part_is_its_own_where_another_is_not_trained() -> None:
     settings = validated({"lr_schedule": "constant", "warmup": 0, "te1_lr": 0, "te2_stop": 0.5})
-    assert factors(settings, 15, 20) == [1, 0]
+    assert shares(settings, 15, 20) == [1, 0]
 
 
-def test_a_schedule_free_rate_stays_after_its_warm_up() -> None:
-    settings = validated({"optimizer": "schedulefree_adamw", "warmup": 0.5})
-    assert [factors(settings, step, 4)[0] for step in range(4)] == [0.5, 1, 1, 1]
+@pytest.mark.parametrize("name", ["schedulefree_adamw", "schedulefree_prodigy"])
+def test_a_schedule_free_rate_stays_after_its_warm_up(name: OptimizerName) -> None:
+    settings = validated({"optimizer": name, "warmup": 0.5})
+    assert [shares(settings, step, 4)[0] for step in range(4)] == [0.5, 1, 1, 1]
 
 
 # Optimizers -------------------------------------------------------------------------------------------------------------
@@ -160,10 +182,52 @@ def test_prodigy_takes_one_rate_for_all_parts() -> None:
         require(validated({"optimizer": "prodigy", "unet_lr": 1, "te1_lr": 0.5, "te2_lr": 1}))
 
 
+@pytest.mark.parametrize("settings", [{"lora_plus": 4}, {"block_rates": "up_blocks=2"}])
+def test_prodigy_takes_one_rate_for_all_layers(settings: dict[str, object]) -> None:
+    one = {"unet_lr": 1, "te1_lr": 1, "te2_lr": 1, **settings}
+    require(validated({**one, "optimizer": "schedulefree_prodigy"}))
+    with pytest.raises(RunError, match="Prodigy finds one learning rate for all layers"):
+        require(validated({**one, "optimizer": "prodigy"}))
+    require(validated({**one, "optimizer": "prodigy", "lora_plus": 1, "block_rates": "up_blocks=0|mid_block=1.0"}))
+
+
 def test_the_rate_that_prodigy_finds_is_told() -> None:
-    groups = [{"params": [matrix], "lr": 0.5, "d": 1e-3} for matrix in matrices()[:2]]
-    assert true_rates(torch.optim.SGD(groups)) == pytest.approx([5e-4, 5e-4])
-    assert true_rates(torch.optim.SGD(matrices(), lr=0.5)) == [0.5]
+    group = {"params": matrices()[:1], "part": "te2", "lr": 0.5, "factor": 1.0}
+    assert part_rates(torch.optim.SGD([{**group, "d": 1e-3}])) == pytest.approx({"te2": 5e-4})
+    assert part_rates(torch.optim.SGD([group])) == {"te2": 0.5}
+
+
+# Rates of blocks and of matrices ----------------------------------------------------------------------------------------
+
+
+def test_blocks_and_outer_matrices_have_rates_of_their_own(toy_base: Path) -> None:
+    settings = validated(
+        {"block_rates": "mid_block=0.5|up_blocks.0=2|down_blocks=0", "lora_plus": 4, "unet_lr": 0.01, "te2_lr": 0}
+    )
+    base = load_base(str(toy_base), torch.device("cpu"), torch.float32)
+    parts: dict[Component, nn.Module] = {"unet": base.unet, "te1": base.te1}
+    adapter = Adapter.inject(parts, Shape.of(settings), 1)
+    optimizer = make_optimizer(adapter, settings)
+    found = {id(matrix): group["lr"] for group in optimizer.param_groups for matrix in group["params"]}
+    assert len(found) == sum(len(adapter.parameters(part)) for part in adapter.layers)
+    for path, layer in adapter.layers["unet"].items():
+        assert not path.startswith("down_blocks")
+        block = 0.5 if path.startswith("mid_block") else 2 if path.startswith("up_blocks.0") else 1
+        assert found[id(layer.down)] == pytest.approx(0.01 * block)
+        assert found[id(layer.up)] == pytest.approx(0.04 * block)
+    for layer in adapter.layers["te1"].values():
+        assert (found[id(layer.down)], found[id(layer.up)]) == pytest.approx((1e-5, 4e-5))
+    set_rates(optimizer, settings, 0, 100, factor=0.5)
+    assert part_rates(optimizer) == pytest.approx({"unet": 0.001, "te1": 1e-6})
+
+
+def test_the_rate_that_is_told_is_the_parts_where_all_its_blocks_have_others(toy_base: Path) -> None:
+    settings = validated({"style_blocks_only": True, "block_rates": "up_blocks.0=4", "unet_lr": 0.01})
+    base = load_base(str(toy_base), torch.device("cpu"), torch.float32)
+    optimizer = make_optimizer(Adapter.inject(base.parts, Shape.of(settings), 1), settings)
+    assert optimizer.param_groups[0]["lr"] == 0.04
+    assert list(part_rates(optimizer)) == ["unet", "te1", "te2"]
+    assert part_rates(optimizer)["unet"] == pytest.approx(0.01)
 
 
 def test_a_part_at_rest_has_no_gradient() -> None:

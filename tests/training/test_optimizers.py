@@ -13,19 +13,22 @@ from tests.tiny import short_run
 from trainer.home import Home
 from trainer.lora.adapter import Adapter
 from trainer.lora.file import LoraFile
-from trainer.lora.keys import Component
+from trainer.lora.keys import COMPONENTS, Component
+from trainer.lora.shape import Shape
 from trainer.sdxl.base import load_base
-from trainer.settings import OptimizerName, Settings, validated
+from trainer.sdxl.sampler import sample
+from trainer.settings import OptimizerName, Settings
+from trainer.settings_text import validated
 from trainer.training import checkpoint, optim
 from trainer.training.events import Stepped
 from trainer.training.loop import train
 from trainer.training.metadata import OPTIMIZERS
-from trainer.training.optim import EXTRAS, averaged, make_optimizer, rest, set_rates, true_rates
+from trainer.training.optim import EXTRAS, averaged, make_optimizer, part_rates, rest
 from trainer.training.run import Run
-from trainer.training.samples import draw_samples
 
 RATES: dict[OptimizerName, float] = {
     "adamw": 1e-2, "adamw8bit": 1e-2, "adafactor": 1e-2, "lion": 2e-3, "prodigy": 1.0, "schedulefree_adamw": 1e-2,
+    "schedulefree_prodigy": 1.0,
 }  # fmt: skip
 """Rates with which each learns something in few steps."""
 
@@ -47,7 +50,7 @@ def settings_for(name: OptimizerName, **more: Any) -> Settings:
 
 def adapter_of(toy_base: Path, settings: Settings) -> Adapter:
     base = load_base(str(toy_base), torch.device("cpu"), torch.float32)
-    return Adapter.inject(base.parts, settings.rank, settings.alpha, settings.seed)
+    return Adapter.inject(base.parts, Shape.of(settings), settings.seed)
 
 
 def distance(adapter: Adapter) -> torch.Tensor:
@@ -56,9 +59,11 @@ def distance(adapter: Adapter) -> torch.Tensor:
 
 
 def take_steps(adapter: Adapter, optimizer: torch.optim.Optimizer, factors: list[list[float]]) -> None:
-    """Steps on `distance`, with the factors of each step's rates."""
+    """Steps on `distance`, with the factors of each step's rates, by part."""
     for given in factors:
-        set_rates(optimizer, given)
+        of_part = dict(zip(COMPONENTS, given, strict=True))
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * of_part[group["part"]]
         optimizer.zero_grad()
         distance(adapter).backward()
         rest(optimizer)
@@ -83,26 +88,32 @@ def test_every_optimizer_comes_closer(toy_base: Path, name: OptimizerName, capsy
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("parted", [False, True], ids=["plain", "parted"])
 @every
-def test_three_steps_and_three_after_a_checkpoint_are_six(toy_base: Path, tmp_path: Path, name: OptimizerName) -> None:
-    settings = settings_for(name)
+def test_three_steps_and_three_after_a_checkpoint_are_six(
+    toy_base: Path, tmp_path: Path, name: OptimizerName, parted: bool
+) -> None:
+    rated = {} if name == "prodigy" else {"lora_plus": 4, "block_rates": "mid_block=0.5"}
+    settings = settings_for(name, **({"targets": "everything", "conv_rank": 2, **rated} if parted else {}))
     factors = [[0.5] * 3, [1.0] * 3, [1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.75, 0.0, 0.0], [0.5, 0.0, 0.0]]
     adapter = adapter_of(toy_base, settings)
     optimizer = make_optimizer(adapter, settings)
     take_steps(adapter, optimizer, factors[:3])
-    checkpoint.write(tmp_path, checkpoint.Moment(step=3, smoothed=1.0, seconds=1.0), adapter, optimizer, keep=2)
+    run = Run(tmp_path, tmp_path, "", "", settings)
+    checkpoint.write(run, checkpoint.Moment(step=3, smoothed=1.0, seconds=1.0), adapter, optimizer, lora=b"")
     take_steps(adapter, optimizer, factors[3:])
 
     again = adapter_of(toy_base, settings)
     restored = make_optimizer(again, settings)
-    found = checkpoint.newest(tmp_path)
+    found = checkpoint.newest(run.checkpoints)
     assert found is not None
-    checkpoint.restore(found, again, restored)
+    checkpoint.restore(found, run, again, restored)
     take_steps(again, restored, factors[3:])
     assert same(copied(again), copied(adapter))
-    assert true_rates(restored) == true_rates(optimizer)
+    assert part_rates(restored) == part_rates(optimizer)
     with averaged(restored), averaged(optimizer):
         assert same(copied(again), copied(adapter))
+        assert all(matrix.isfinite().all() for matrix in copied(adapter).values())
 
 
 @every
@@ -192,13 +203,13 @@ def test_the_lora_and_the_samples_are_of_the_average(
 
     def draw(*asked: Any) -> Any:
         drawn_with.append(made[-1][1].param_groups[0]["train_mode"])
-        yield from draw_samples(*asked)
+        yield from sample(*asked)
 
     monkeypatch.setattr(optim, "make_optimizer", make)
-    monkeypatch.setattr("trainer.training.loop.draw_samples", draw)
+    monkeypatch.setattr("trainer.training.samples.sample", draw)
     run = short_run(tmp_path / "run", dataset, toy_base, optimizer="schedulefree_adamw", sample_every=2)
     learnt(run, home)
-    assert drawn_with == [False, False, False]
+    assert drawn_with == [False] * 6, "two prompts at three moments"
     ((adapter, optimizer),) = made
     trained_on = copied(adapter)
     layers = LoraFile.read(run.lora).layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tests.tiny import save_dataset
 from trainer import cli
 from trainer.home import Home, shipped
 from trainer.sdxl import counts
+from trainer.training import outlook
+from trainer.training.machine import example
 
 STYLE = shipped("assets", "styles", "blueprint")
 GIB = 2**30
@@ -61,7 +64,7 @@ def test_the_items_add_up_to_the_total(told: Any) -> None:
     result = told("--base", "some/sdxl", "--memory", "24GiB")
     memory = result["memory"]
     step = memory["activations"] + memory["working"]
-    standing = sum(memory[item] for item in ("weights", "vae", "lora", "optimizer", "reserve"))
+    standing = sum(memory[item] for item in ("weights", "vae", "lora", "optimizer", "average", "reserve"))
     assert standing + max(step, memory["pictures"]) == result["total"]
 
 
@@ -77,6 +80,49 @@ def test_samples_are_drawn_at_the_beginning_and_at_the_end_too(told: Any) -> Non
     asked = ("--base", "some/sdxl", "--memory", "24GiB", "--set", "steps=10")
     never, once, twice = (told(*asked, "--set", f"sample_every={every}")["seconds"] for every in (0, 10, 7))
     assert twice - once == pytest.approx((once - never) / 2, abs=2)
+
+
+FROZEN = ("--set", "te1_lr=0", "--set", "te2_lr=0")
+
+
+def test_text_that_is_encoded_once_is_told_of(plan: Any, told: Any) -> None:
+    asked = ("--base", "some/sdxl", "--memory", "24GiB", *FROZEN)
+    assert "the text encoders are on the card only then" in plan(*asked)[1]
+    kept = (*asked, "--set", "cache_text=false")
+    assert "text encoders are on the card only then" not in plan(*kept)[1]
+    assert told(*asked)["total"] < told(*kept)["total"]
+    assert not told(*FROZEN)["text_away"]  # on a CPU
+
+
+def test_an_average_and_accumulation_are_told_of(plan: Any, told: Any) -> None:
+    asked = ("--base", "some/sdxl", "--memory", "24GiB")
+    one = told(*asked)
+    many = told(*asked, "--set", "ema=0.99", "--set", "accumulation=4")
+    assert many["memory"]["average"] == 4 * 29_548_544
+    assert (many["steps"], many["accumulation"]) == (-(-one["steps"] // 4), 4)
+    assert many["seconds_per_step"] == pytest.approx(4 * one["seconds_per_step"], rel=1e-3)
+    _, out, _ = plan(*asked, "--set", "ema=0.99", "--set", "accumulation=4")
+    assert " steps of 1 x 4, " in out
+    assert "\n  average      113 MiB\n" in out
+    assert "average" not in plan(*asked)[1]
+
+
+def test_measuring_and_twofold_samples_take_time(told: Any) -> None:
+    asked = ("--base", "some/sdxl", "--memory", "24GiB", "--set", "steps=100")
+    plain, both = told(*asked), told(*asked, "--set", "sample_untriggered=true")
+    without = told(*asked, "--set", "sample_every=0")
+    assert both["seconds"] - plain["seconds"] == pytest.approx(plain["seconds"] - without["seconds"], abs=2)
+    held = told(*asked, "--set", "sample_every=0", "--set", "validation_share=0.5")
+    often = told(*asked, "--set", "sample_every=0", "--set", "validation_share=0.5", "--set", "validate_every=10")
+    assert held["held_out"] == 9
+    assert often["seconds"] > held["seconds"]
+
+
+def test_little_memory_of_the_computers_own_is_told_of(plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = replace(example(8 * GIB), ram=4 * GIB)
+    monkeypatch.setattr(outlook, "example", lambda _: card)
+    _, out, _ = plan("--base", "some/sdxl", "--memory", "8GiB")
+    assert "\nLoading the base takes up to 6.6 GiB of the computer's own memory for a while, and 4.0 GiB are free: " in out
 
 
 def test_a_preset_and_settings_are_those_of_train(told: Any) -> None:
@@ -123,6 +169,16 @@ def test_the_crop_of_every_picture_is_known_before(told: Any, tmp_path: Path) ->
     both = told(*asked, "--set", "flip=true", of=folder)
     assert [crop["mirrored"] for crop in both["crops"]] == [False, True, False, True]
     assert both["pictures"] == 2
+
+
+def test_every_further_crop_is_known_before(told: Any, tmp_path: Path) -> None:
+    folder = save_dataset(tmp_path / "set", ((600, 300), (512, 512)))
+    asked = ("--base", "some/sdxl", "--memory", "24GiB", "--set", "resolution=512", "--set", "crops=3")
+    wide, others, whole = (crops := told(*asked, of=folder)["crops"])[0], crops[1:3], crops[3:]
+    assert wide["box"] == [32, 0, 736, 384]
+    assert len({tuple(crop["box"]) for crop in [wide, *others]}) == 3
+    assert [crop["name"] for crop in crops] == ["00.png", "00.png", "00.png", "01.png"]
+    assert [crop["box"] for crop in whole] == [[0, 0, 512, 512]]
 
 
 def test_the_table_tells_what_is_cropped_and_enlarged(plan: Any, tmp_path: Path) -> None:

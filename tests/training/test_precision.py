@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from trainer.home import Home
 from trainer.lora.file import LoraFile
 from trainer.sdxl.base import load_base
 from trainer.settings import Recompute
-from trainer.training import checkpoint, diffusion, loop, optim
+from trainer.training import batch, checkpoint, diffusion, optim
 from trainer.training.events import Finished, Sampled, Started, Stepped, Stopped
 from trainer.training.optim import LossScale
 from trainer.training.run import Run
@@ -37,7 +37,7 @@ def scale_of(run: Run) -> LossScale | None:
 def test_steps_on_one_and_the_same_draw_lower_its_loss(
     precision: str, toy_base: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "seed_of", lambda *_: 7)
+    monkeypatch.setattr(batch, "seed_of", lambda *_: 7)
     dataset = save_dataset(tmp_path / "one", ((64, 64),))
     run = short_run(tmp_path / "run", dataset, toy_base, steps=8, warmup=0, checkpoint_every=8, precision=precision)
     losses = [event.loss for event in trained(run, home) if isinstance(event, Stepped)]
@@ -154,11 +154,11 @@ def test_a_gradient_that_overflows_at_every_scale_is_unstable(
 ) -> None:
     original, calls = diffusion.loss, []
 
-    def spoilt(answer: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def spoilt(answer: torch.Tensor, *others: Any) -> torch.Tensor:
         calls.append(1)
         if len(calls) >= 3:
             answer.register_hook(lambda gradient: torch.full_like(gradient, broken))
-        return original(answer, wanted, weight)
+        return original(answer, *others)
 
     monkeypatch.setattr(diffusion, "loss", spoilt)
     run = short_run(tmp_path / "run", dataset, toy_base, precision="fp16")
@@ -174,9 +174,9 @@ def test_a_loss_that_is_no_number_is_not_tried_at_lower_scales(
 ) -> None:
     original, calls = diffusion.loss, []
 
-    def spoilt(answer: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def spoilt(answer: torch.Tensor, *others: Any) -> torch.Tensor:
         calls.append(1)
-        return original(answer, wanted, weight) * math.nan
+        return original(answer, *others) * math.nan
 
     monkeypatch.setattr(diffusion, "loss", spoilt)
     with pytest.raises(RunError, match="at step 1 its loss is not a number"):

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+from tests.lora.test_layer import answer
 from tests.tiny import short_run, starter_like
 from trainer.errors import ImpastoError, LoraFileError, StorageError
 from trainer.home import Home
 from trainer.lora import file, sidecar
-from trainer.lora.adapter import Adapter
+from trainer.lora.adapter import Adapter, ranks
 from trainer.lora.file import Factors, LoraFile
-from trainer.lora.keys import component_of
+from trainer.lora.keys import component_of, file_name
+from trainer.lora.mix import Canvas, Weighted
+from trainer.lora.shape import Shape
 from trainer.sdxl.base import Base, load_base
 from trainer.sdxl.quantise import quantise
 from trainer.settings import Packing
+from trainer.settings_text import validated
 from trainer.training.events import Finished, Sampled, Warned
 from trainer.training.loop import train
+from trainer.training.optim import rates
 from trainer.training.proof import prove
+
+PLAIN = Shape(3, 1.5)
+FOLDED = Shape(3, 0.1, rslora=True, targets="everything", conv_rank=2, block_ranks={"up_blocks": 7})
 
 
 @pytest.fixture
@@ -29,9 +38,9 @@ def base(toy_base: Path) -> Base:
     return load_base(str(toy_base), torch.device("cpu"), torch.float32)
 
 
-def taught(base: Base) -> Adapter:
+def taught(base: Base, shape: Shape = PLAIN) -> Adapter:
     """An adapter of all parts that has learnt something."""
-    adapter = Adapter.inject(base.parts, 3, 1.5, 1)
+    adapter = Adapter.inject(base.parts, shape, 1)
     generator = torch.Generator().manual_seed(1)
     for _, layer in adapter.named():
         layer.up.data = torch.randn(layer.up.shape, generator=generator) * 0.01
@@ -39,12 +48,13 @@ def taught(base: Base) -> Adapter:
 
 
 @pytest.mark.parametrize("packing", [None, "int8"])
-def test_a_whole_file_is_told_of(base: Base, tmp_path: Path, packing: Packing | None) -> None:
+@pytest.mark.parametrize("shape", [PLAIN, FOLDED], ids=["plain", "folded"])
+def test_a_whole_file_is_told_of(base: Base, tmp_path: Path, packing: Packing | None, shape: Shape) -> None:
     weights = sum(matrix.numel() for model in base.parts.values() for matrix in model.parameters())
     if packing:
         for model in base.parts.values():
             quantise(model, packing, torch.device("cpu"))
-    adapter, path = taught(base), tmp_path / "style.safetensors"
+    adapter, path = taught(base, shape), tmp_path / "style.safetensors"
     file.write(path, adapter.factors(), {})
     proof = prove(path, adapter.factors(), base.parts)
     assert proof.layers == len(list(adapter.named()))
@@ -55,6 +65,7 @@ def test_a_whole_file_is_told_of(base: Base, tmp_path: Path, packing: Packing | 
     for part, norm in proof.change.items():
         changes = [layer.change().double().flatten() for name, layer in layers.items() if component_of(name) == part]
         assert norm == pytest.approx(float(torch.cat(changes).norm()), rel=1e-6)
+        assert norm == pytest.approx(adapter.size_of_change(part), rel=1e-3)
 
 
 def other_content(name: str, factors: dict[str, Factors]) -> dict[str, Factors]:
@@ -99,6 +110,37 @@ def test_a_finished_training_tells_its_proof(toy_base: Path, dataset: Path, home
     assert min(last.change.values()) > 0
     assert 0 < last.share < 1
     assert not any(isinstance(event, Warned) for event in events)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "rslora": {"rslora": True, "targets": "transformer"},
+    "blocks": {"block_ranks": "down_blocks=0|mid_block=2|up_blocks.0.attentions.1=8", "block_rates": "mid_block=0.5"},
+    "convolutions": {"targets": "everything", "conv_rank": 2, "lora_plus": 4},
+    "convolutions, rounded": {"targets": "everything", "rslora": True, "precision": "int8", "recompute": "selective"},
+    "style": {"style_blocks_only": True, "targets": "everything", "te1_lr": 0, "te2_lr": 0},
+    "text alone": {"unet_lr": 0, "te1_lr": 0, "targets": "transformer"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_lora_is_trained_proved_and_mixed(
+    base: Base, toy_base: Path, dataset: Path, home: Home, tmp_path: Path, kind: str
+) -> None:
+    run = short_run(tmp_path / "run", dataset, toy_base, **validated(KINDS[kind]).model_dump(include=set(KINDS[kind])))
+    last = list(run.recorded(train(run, home)))[-1]
+    assert isinstance(last, Finished)
+    lora, shape = LoraFile.read(run.lora), Shape.of(run.settings)
+    trained = {component: base.parts[component] for component in rates(run.settings)}
+    wanted = {
+        file_name(part, path): rank for part, model in trained.items() for path, rank in ranks(part, model, shape).items()
+    }
+    assert {name: factors.rank for name, factors in lora.layers.items()} == wanted
+    assert {round(factors.alpha, 5) for factors in lora.layers.values()} == {round(shape.file_alpha, 5)}
+    assert min(factors.size() for factors in lora.layers.values()) > 0
+    before = {component: answer(component, model) for component, model in base.parts.items()}
+    Canvas(base.parts, base.version).lay([Weighted(lora, 1.0, 1.0)])
+    for component, model in base.parts.items():
+        assert torch.equal(answer(component, model), before[component]) == (component not in trained)
 
 
 def test_a_part_that_did_not_change_is_told_of(toy_base: Path, dataset: Path, home: Home, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from tests.tiny import short_run
 from trainer.children import ROOT, launch
 from trainer.errors import RunError
 from trainer.home import Home
-from trainer.settings import validated
+from trainer.settings_text import validated
 from trainer.training import queue
-from trainer.training.events import Finished, Resumed, Saved, Started
+from trainer.training.events import Finished, Paused, Resumed, Saved, Started
 from trainer.training.queue import Queue, told_queue
 from trainer.training.run import Run
 
@@ -36,7 +36,7 @@ run = Run.open(Path(sys.argv[1]))
 def training():
     yield Started(steps=3, pictures=1, base="", device="cpu", buckets={})
     for step in range(2000 if "long" in run.name else 3):
-        if run.asked_to_stop:
+        if run.wishes("stop"):
             yield Stopped(step=step, lora=run.lora.name, seconds=1.0)
             return
         time.sleep(0.02)
@@ -199,7 +199,7 @@ def test_a_run_that_a_person_stops_leaves_the_queue(home: Home, stand_in: list[A
     found = []
     for turn in Queue(home).work():
         if turn.folder == long and Run.open(long).alive():
-            Run.open(long).ask_to_stop()
+            Run.open(long).ask("stop")
         if turn.over:
             found.append((turn.folder.name, turn.state))
     assert found == [("long", "stopped"), ("a", "finished")]
@@ -246,7 +246,7 @@ def test_a_training_outside_the_queue_is_waited_for(home: Home, stand_in: list[A
     turns = Queue(home).work()
     assert [(turn.folder.name, turn.state) for turn in (next(turns), next(turns))] == [("long", "waiting")] * 2
     assert stand_in == []
-    outside.ask_to_stop()
+    outside.ask("stop")
     assert [(turn.folder.name, turn.state) for turn in turns if turn.over] == [("a", "finished")]
     assert len(stand_in) == 1
 
@@ -255,7 +255,7 @@ def test_a_training_that_has_outlived_its_queue_is_seen_to_its_end(home: Home, s
     Queue(home).add(outside.folder)
     turns = Queue(home).work()
     assert next(turns).state == "training"
-    outside.ask_to_stop()
+    outside.ask("stop")
     assert [turn.state for turn in turns if turn.over] == ["stopped"]
     assert stand_in == []  # no second process was started for it
     assert names(home) == []
@@ -368,3 +368,11 @@ def test_the_commands_change_the_queue(home: Home, toy_base: Path, dataset: Path
     assert names(home) == ["a", "b"]
     assert main(["queue", "again", str(tmp_path)]) == 1
     assert main(["queue", "paint"]) == 2
+
+
+def test_a_run_that_waits_is_told_of_as_such(home: Home) -> None:
+    (folder,) = add(home, "a")
+    run = Run.open(folder)
+    for event in run.recorded(iter([Started(steps=3, pictures=1, base="", device="cpu", buckets={}), Paused(step=2)])):
+        assert [entry.state for entry in Queue(home).entries()] == ["paused" if isinstance(event, Paused) else "at work"]
+    assert [(entry.state, entry.step) for entry in Queue(home).entries()] == [("interrupted", 2)]

@@ -8,14 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import psutil
 import pytest
 
 from trainer.errors import RunError, SettingsError, StorageError
-from trainer.settings import validated
-from trainer.training.events import Event, Failed, Resumed, Warned
-from trainer.training.run import Run
+from trainer.settings_text import validated
+from trainer.training.events import Event, Failed, Resumed, Started, Warned
+from trainer.training.run import Run, Wish
 
 
 @pytest.fixture
@@ -182,8 +183,93 @@ def test_a_damaged_heartbeat_is_none(run: Run, beat: str) -> None:
     assert not run.alive()
 
 
-def test_a_wish_to_stop_is_seen_and_forgotten_at_the_next_start(run: Run) -> None:
-    run.ask_to_stop()
-    seen = [run.asked_to_stop]
+# More steps -------------------------------------------------------------------------------------------------------------
+
+
+def taken(run: Run, steps: int) -> None:
+    """Have the run's log say that it took so many steps."""
+    list(run.recorded(some(Started(steps=100, pictures=1, base="", device="cpu", buckets={}), Resumed(step=steps))))
+
+
+def test_a_run_may_be_given_other_steps_and_keeps_all_else(run: Run) -> None:
+    path = run.folder / "settings.toml"
+    path.write_text(f"# a note of mine\n{path.read_text(encoding='utf-8')}", encoding="utf-8")
+    taken(run, 40)
+    assert run.with_steps(900).settings.steps == 900
+    assert Run.open(run.folder) == run.with_steps(900)
+    assert Run.open(run.folder).with_steps(40).settings == run.settings.model_copy(update={"steps": 40})
+    assert path.read_text(encoding="utf-8").startswith("# a note of mine\n")
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"), [(39, "has taken 40 steps already: ask for 40 or more, not 39"), (-1, "steps must be")]
+)
+def test_steps_that_cannot_be_are_refused(run: Run, steps: int, words: str) -> None:
+    taken(run, 40)
+    with pytest.raises((RunError, SettingsError), match=words):
+        run.with_steps(steps)
+    assert Run.open(run.folder) == run
+
+
+def test_a_run_at_work_keeps_its_steps(run: Run) -> None:
+    for _ in run.recorded(some(Resumed(step=1))):
+        with pytest.raises(RunError, match="is being trained: stop it before you change its steps"):
+            run.with_steps(900)
+
+
+# Wishes -----------------------------------------------------------------------------------------------------------------
+
+WISHES = get_args(Wish)
+
+
+@pytest.mark.parametrize("wish", WISHES)
+def test_a_wish_is_heard_until_it_is_granted(run: Run, wish: Wish) -> None:
+    heard = []
+    for _ in run.recorded(some(Resumed(step=1), Resumed(step=2))):
+        run.ask(wish)
+        heard.append([run.wishes(each) for each in WISHES])
+        run.granted(wish)
+        heard.append([run.wishes(each) for each in WISHES])
+    assert heard == [[each == wish for each in WISHES], [False] * 5] * 2
+
+
+@pytest.mark.parametrize("wish", WISHES)
+def test_a_wish_that_nobody_hears_is_refused(run: Run, wish: Wish) -> None:
+    with pytest.raises(RunError, match=f"is not being trained, or has not begun yet: it cannot {wish} now"):
+        run.ask(wish)
+    assert not run.wishes(wish)
+
+
+@pytest.mark.parametrize("wish", WISHES)
+def test_wishes_of_an_earlier_training_are_forgotten(run: Run, wish: Wish) -> None:
+    (run.folder / wish).touch()  # its process was killed
+    heard = [run.wishes(wish) for _ in run.recorded(some(Resumed(step=1)))]
+    assert heard == [False]
+    for _ in run.recorded(some(Resumed(step=1))):
+        run.ask(wish)
+    assert not run.wishes(wish)
+
+
+def test_what_a_killed_process_left_half_written_is_swept_away(run: Run) -> None:
+    (run.samples).mkdir()
+    (run.checkpoints / ".000020.part").mkdir(parents=True)
+    (run.checkpoints / "000010").mkdir()
+    left = [
+        run.checkpoints / ".000020.part" / "state.json",
+        run.samples / ".a.png.7.part",
+        run.folder / ".a.safetensors.7.part",
+    ]
+    for path in left:
+        path.touch()
     list(run.recorded(some(Resumed(step=1))))
-    assert [*seen, run.asked_to_stop] == [True, False]
+    assert sorted(path.name for path in run.folder.rglob("*")) == [
+        "000010", "checkpoints", "events.jsonl", "samples", "settings.toml",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("wish", ["stop", "cancel"])
+def test_a_training_that_waits_is_woken_to_end(run: Run, wish: Wish) -> None:
+    for _ in run.recorded(some(Resumed(step=1))):
+        run.ask("pause")
+        run.ask(wish)
+        assert (run.wishes(wish), run.wishes("pause")) == (True, False)

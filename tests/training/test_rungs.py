@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,11 +16,12 @@ from trainer.errors import RunError
 from trainer.home import Home
 from trainer.lora.file import LoraFile
 from trainer.settings import Recompute
-from trainer.training import diffusion, loop
-from trainer.training.events import Event, Failed, Resumed, Started, Stepped, Warned
+from trainer.training import diffusion, prepare
+from trainer.training.events import Event, Failed, Lowered, Resumed, Started, Stepped, Warned
 from trainer.training.fit import Fit, Job, choose
 from trainer.training.loop import train
 from trainer.training.machine import Machine, machine_of
+from trainer.training.progress import fold
 from trainer.training.run import Run
 
 
@@ -35,7 +36,7 @@ def limited(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     def machine(device: torch.device) -> Machine:
         return replace(machine_of(device), free=free)
 
-    monkeypatch.setattr(loop, "machine_of", machine)
+    monkeypatch.setattr(prepare, "machine_of", machine)
 
 
 def test_the_log_tells_the_rung_and_why(toy_base: Path, dataset: Path, home: Home, tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_what_cannot_fit_ends_before_the_base_is_loaded(
     toy_base: Path, dataset: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limited(monkeypatch, free=1000)
-    monkeypatch.setattr(loop, "load_base", None)
+    monkeypatch.setattr(prepare, "load_base", None)
     run = short_run(tmp_path / "run", dataset, toy_base, recompute="auto")
     with pytest.raises(RunError, match="Does not fit"):
         list(train(run, home))
@@ -99,7 +100,7 @@ def test_a_run_that_is_gone_on_with_keeps_its_precision(
 
     run = short_run(tmp_path / "run", dataset, toy_base, precision="auto")
     with monkeypatch.context() as short_of_memory:
-        short_of_memory.setattr(loop, "choose", packed)
+        short_of_memory.setattr(prepare, "choose", packed)
         for event in run.recorded(train(run, home)):
             if isinstance(event, Stepped) and event.step == 3:
                 break
@@ -125,20 +126,49 @@ def test_memory_that_runs_out_ends_with_a_sentence_and_the_checkpoint_is_kept(
 ) -> None:
     real, calls = diffusion.loss, []
 
-    def short(answer: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def short(*given: Any) -> torch.Tensor:
         calls.append(1)
         if len(calls) == 4:
             raise RuntimeError(sentence)
-        return real(answer, wanted, weight)
+        return real(*given)
 
     monkeypatch.setattr(diffusion, "loss", short)
-    run = short_run(tmp_path / "run", dataset, toy_base)
+    run = short_run(tmp_path / "run", dataset, toy_base, precision="fp32")
     with pytest.raises(RunError, match=r"Memory ran out in the training; its last checkpoint is kept"):
         list(run.recorded(train(run, home)))
     *_, last = run.events()
     assert isinstance(last, Failed)
     again = Run.open(run.folder)
     assert [event.step for event in again.recorded(train(again, home)) if isinstance(event, Resumed)] == [2]
+
+
+def test_where_memory_runs_out_it_goes_on_a_rung_lower_and_learns_the_same(
+    toy_base: Path, dataset: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, short = (short_run(tmp_path / name, dataset, toy_base, recompute="auto") for name in ("alone", "short"))
+    list(alone.recorded(train(alone, home)))
+    real, calls = diffusion.loss, []
+
+    def short_of_memory(*given: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) in (4, 6):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(*given)
+
+    monkeypatch.setattr(diffusion, "loss", short_of_memory)
+    events = list(short.recorded(train(short, home)))
+    lowered = [event for event in events if isinstance(event, Lowered)]
+    assert [(event.precision, event.recompute) for event in lowered] == [("fp32", "selective"), ("fp32", "full")]
+    assert lowered[0].message == (
+        "Memory ran out. The training goes on from its last checkpoint, in fp32 with selective recompute."
+    )
+    assert [event.step for event in events if isinstance(event, Resumed)] == [2, 2]
+    assert fold(short.events()).state == "finished"
+    whole, broken = (load_file(run.lora) for run in (alone, short))
+    assert all(torch.allclose(broken[name], value, atol=1e-4) for name, value in whole.items())
+    more = short.with_steps(6)
+    started = [event for event in more.recorded(train(more, home)) if isinstance(event, Started)]
+    assert [event.recompute for event in started] == ["full"], "a run that goes on remembers it"
 
 
 def test_other_faults_in_a_training_keep_their_traceback(

@@ -57,5 +57,29 @@ def test_of_wildcards_the_samples_always_show_the_same(tmp_path: Path) -> None:
         plan = Plan.of(Dataset.open(folder), run.settings)
         shown[wildcards] = samples.sample_prompts(run, plan)
         assert shown[wildcards] == samples.sample_prompts(run, plan)
-    assert shown[False] == [r"glassy, a {red|blue|green} \(old\) sea"]
-    assert shown[True][0] in {rf"glassy, a {hue} \(old\) sea" for hue in ("red", "blue", "green")}
+    assert shown[False] == [(r"glassy, a {red|blue|green} \(old\) sea", 1)]
+    assert shown[True][0] in {(rf"glassy, a {hue} \(old\) sea", 1) for hue in ("red", "blue", "green")}
+
+
+def test_samples_with_and_without_the_trigger_have_the_same_seeds(tmp_path: Path) -> None:
+    folder = save_dataset(tmp_path / "set", ((64, 64),))
+    asked = {"trigger": "glassy", "sample_prompts": ("a sea", "glassy, a hut"), "seed": 5}
+    run = short_run(tmp_path / "run", folder, tmp_path, **asked, sample_untriggered=True)
+    plan = Plan.of(Dataset.open(folder), run.settings)
+    assert samples.sample_prompts(run, plan) == [("glassy, a sea", 5), ("glassy, a hut", 6), ("a sea", 5)]
+
+
+def test_samples_at_a_weight_have_the_bases_picture_beside_them(
+    toy_base: Path, dataset: Path, home: Home, tmp_path: Path
+) -> None:
+    drawn = {}
+    for weight in (0.0, 1.0):
+        asked = {"sample_every": 4, "sample_prompts": ("a sea",), "sample_weight": weight}
+        run = short_run(tmp_path / f"{weight}", dataset, toy_base, **asked)
+        events = [event for event in train(run, home) if isinstance(event, Sampled)]
+        assert [(event.step, event.weight, event.base) for event in events] == [
+            (0, weight, ""), (4, weight, "samples/000000-0.png"),
+        ]  # fmt: skip
+        drawn[weight] = [(run.folder / event.path).read_bytes() for event in events]
+    assert drawn[0.0][1] == drawn[0.0][0] == drawn[1.0][0], "at weight 0 it is the base's picture, bit for bit"
+    assert drawn[1.0][1] != drawn[1.0][0]

@@ -8,8 +8,9 @@ a bucket of a lower resolution: an upscaled picture teaches blur.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from random import Random
 
 STEP = 32
 """Sides are multiples of this: the VAE divides by 8, the U-Net's three levels by 4 more."""
@@ -57,6 +58,16 @@ class Placement:
     def upscale(self) -> float:
         """What the picture's sides are multiplied by."""
         return max(self.bucket.width / self.original[0], self.bucket.height / self.original[1])
+
+    @property
+    def ways(self) -> int:
+        """In how many ways the scaled picture can be cropped."""
+        return (self.scaled[0] - self.bucket.width + 1) * (self.scaled[1] - self.bucket.height + 1)
+
+    def elsewhere(self, random: Random) -> Placement:
+        """The same, cropped anywhere."""
+        spare = self.scaled[0] - self.bucket.width, self.scaled[1] - self.bucket.height
+        return replace(self, left=random.randint(0, spare[0]), top=random.randint(0, spare[1]))
 
     @property
     def time_ids(self) -> tuple[int, ...]:

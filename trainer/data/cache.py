@@ -1,7 +1,8 @@
 """Encode each picture once. What is kept is named by everything it depends on, so that it can never be stale.
 
 A cache entry holds the VAE posterior's mean and standard deviation (a latent is drawn anew at each step), for one
-picture's bytes, placement and VAE. Entries are shared between runs and may be deleted at any time.
+picture's bytes, placement and VAE; and the picture's mask, where masks are asked for. Entries are shared between runs and may
+be deleted at any time.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from PIL import Image, ImageOps
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from trainer.data import intake
+from trainer.data import intake, masks
 from trainer.data.buckets import Placement
-from trainer.data.dataset import Picture
+from trainer.data.shown import Shown
 from trainer.errors import PictureError, storing
 from trainer.home import write_atomically
 
@@ -31,16 +32,19 @@ Encode = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 class Encoded:
     """A picture as the U-Net sees it: mean and deviation of its latent (4, h/8, w/8), float32, on the CPU."""
 
-    picture: Picture
-    placement: Placement
+    shown: Shown
     mean: torch.Tensor
     deviation: torch.Tensor
+    mask: torch.Tensor | None = None
+    """How much each place counts: (1, h/8, w/8) in 0 … 1; None if all count alike."""
 
 
-def prepared(picture: Image.Image, placement: Placement) -> Image.Image:
+def prepared(
+    picture: Image.Image, placement: Placement, resampling: Image.Resampling = Image.Resampling.LANCZOS
+) -> Image.Image:
     """The picture mirrored, scaled and cropped as `placement` says."""
     upright = ImageOps.mirror(picture) if placement.mirrored else picture
-    return upright.resize(placement.scaled, Image.Resampling.LANCZOS).crop(placement.box)
+    return upright.resize(placement.scaled, resampling).crop(placement.box)
 
 
 def to_pixels(picture: Image.Image) -> torch.Tensor:
@@ -50,32 +54,51 @@ def to_pixels(picture: Image.Image) -> torch.Tensor:
 
 
 class LatentCache:
-    """Encoded pictures in `folder`, for one VAE whose fingerprint is `vae`."""
+    """Encoded pictures in `folder`, for one VAE whose fingerprint is `vae`; with their masks if `masked`."""
 
-    def __init__(self, folder: Path, vae: str, encode: Encode) -> None:
+    def __init__(self, folder: Path, vae: str, encode: Encode, masked: bool = False) -> None:
         self._folder = folder
         self._vae = vae
         self._encode = encode
+        self._masked = masked
 
-    def get(self, picture: Picture, placement: Placement) -> Encoded:
+    def get(self, shown: Shown) -> Encoded:
         """The encoded picture, from the cache if it is there. Raises `PictureError`, `StorageError`."""
-        path = self._folder / f"{self._name(picture.path, placement)}.safetensors"
+        path = self._folder / f"{self._name(shown)}.safetensors"
         if path.is_file():
             try:
                 kept = load_file(path)
-                return Encoded(picture, placement, kept["mean"], kept["deviation"])
+                return Encoded(shown, kept["mean"], kept["deviation"], kept.get("mask"))
             except (SafetensorError, KeyError, OSError):
                 path.unlink(missing_ok=True)  # cut off by a crash of the machine: encode it again
-        pixels = to_pixels(prepared(intake.read_picture(picture.path), placement))
-        mean, deviation = (part[0].float().cpu().contiguous() for part in self._encode(pixels))
+        made = self._made(shown.picture.path, shown.placement)
         with storing(path):
-            write_atomically(path, save({"mean": mean, "deviation": deviation}))
-        return Encoded(picture, placement, mean, deviation)
+            write_atomically(path, save(made))
+        return Encoded(shown, made["mean"], made["deviation"], made.get("mask"))
 
-    def _name(self, path: Path, placement: Placement) -> str:
+    def _made(self, path: Path, placement: Placement) -> dict[str, torch.Tensor]:
+        """What a cache entry holds. Raises `PictureError`."""
+        picture = intake.read_picture(path)
+        if picture.size != placement.original:
+            raise PictureError(
+                f"{path.name} has {picture.width} x {picture.height} pixels and had {placement.original[0]} x "
+                f"{placement.original[1]} when the training was planned: put the picture back, or start a new training."
+            )
+        mask = masks.read(path) if self._masked else None
+        mean, deviation = (part[0].float().cpu().contiguous() for part in self._encode(to_pixels(prepared(picture, placement))))
+        made = {"mean": mean, "deviation": deviation}
+        if mask is not None:
+            # not Lanczos, which overshoots at the edges that masks are full of
+            made["mask"] = torch.from_numpy(masks.of_latent(prepared(mask, placement, Image.Resampling.BILINEAR)))
+        return made
+
+    def _name(self, shown: Shown) -> str:
+        path = shown.picture.path
         try:
             content = hashlib.sha256(path.read_bytes())
         except OSError as error:
             raise PictureError(f"{path.name} cannot be opened ({error.strerror or error}).") from None
-        content.update(repr((placement, self._vae)).encode())
+        content.update(repr((shown.placement, self._vae)).encode())
+        if self._masked:
+            content.update(masks.tag(path))
         return content.hexdigest()[:40]

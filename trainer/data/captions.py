@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from random import Random
 
+from trainer.data.seeds import seed_of
 from trainer.errors import storing
 from trainer.home import write_atomically
 from trainer.settings import Settings
@@ -51,6 +52,15 @@ def varied(caption: str, settings: Settings, random: Random) -> str:
     if settings.shuffle_tags or settings.tag_dropout:
         caption = _rearranged(caption, settings, random)
     return with_trigger(caption, settings.trigger)
+
+
+def variants(caption: str, settings: Settings, count: int, name: str) -> list[str]:
+    """`count` draws of `varied` for the picture of this file name, always the same ones; a single one if nothing varies.
+
+    Texts may be there more than once: the likelier one is, the more often it is to be shown.
+    """
+    drawn = [varied(caption, settings, Random(seed_of(settings.seed, "variant", name, number))) for number in range(count)]
+    return drawn if len(set(drawn)) > 1 else drawn[:1]
 
 
 def without_wildcards(caption: str, random: Random) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +96,36 @@ def read_picture(path: Path, background: tuple[int, int, int] = (255, 255, 255))
 
     Raises `PictureError` if any part of it cannot be decoded.
     """
+    with _decoded(path) as upright:
+        return _on_background(_to_srgb(_to_eight_bit(upright)), background)
+
+
+def transparent(path: Path) -> bool:
+    """Whether a picture can be transparent anywhere, without decoding. Raises `PictureError`."""
+    with _opened(path) as picture:
+        return _has_alpha(picture)
+
+
+def read_alpha(path: Path) -> Image.Image | None:
+    """How opaque each pixel is, upright, mode L, 255 where nothing shines through; None if that is everywhere.
+
+    Raises `PictureError` if any part of it cannot be decoded.
+    """
+    with _decoded(path) as upright:
+        picture = _to_eight_bit(upright)
+        if not _has_alpha(picture):
+            return None
+        alpha = (picture if "A" in picture.getbands() else picture.convert("RGBA")).getchannel("A")
+        return None if alpha.getextrema() == (255, 255) else alpha
+
+
+def _has_alpha(picture: Image.Image) -> bool:
+    return "A" in picture.getbands() or "transparency" in picture.info
+
+
+@contextmanager
+def _decoded(path: Path) -> Iterator[Image.Image]:
+    """The whole picture, upright, as it is stored. Raises `PictureError`."""
     with _opened(path) as picture:
         try:
             with warnings.catch_warnings():
@@ -105,7 +137,7 @@ def read_picture(path: Path, background: tuple[int, int, int] = (255, 255, 255))
             raise PictureError(f"{path.name} has far too many pixels: scale it down to below 64 megapixels.") from None
         except _DAMAGE as error:
             raise PictureError(f"{path.name} is damaged and cannot be decoded ({error}): copy or export it again.") from None
-        return _on_background(_to_srgb(_to_eight_bit(upright)), background)
+        yield upright
 
 
 def _to_eight_bit(picture: Image.Image) -> Image.Image:

@@ -1,12 +1,14 @@
 """A LoRA file: read, written, and its header.
 
 On disk it is safetensors in kohya's form: per layer `NAME.lora_down.weight` (rank, in), `NAME.lora_up.weight` (out, rank)
-and `NAME.alpha` (), with text in the header's metadata. Knows nothing of models: which names fit a base is said elsewhere.
+and `NAME.alpha` (), with text in the header's metadata. A convolution's are (rank, in, height, width) and (out, rank, 1, 1).
+Knows nothing of models: which names fit a base is said elsewhere.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections import Counter
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from safetensors.torch import load, save
 from trainer.errors import LoraFileError, storing
 from trainer.home import write_atomically
 from trainer.lora.keys import COMPONENTS, component_of
+from trainer.lora.layer import product, square
 from trainer.tensorfile import Header, read_header
 
 _PARTS = ("lora_down.weight", "lora_up.weight", "alpha")
@@ -30,7 +33,10 @@ _FLUX = ("lora_unet_double_blocks_", "lora_unet_single_blocks_")
 
 @dataclass(frozen=True)
 class Factors:
-    """The change of one linear layer: `alpha / rank * up @ down`. `down` is (rank, in), `up` is (out, rank)."""
+    """The change of one layer: `alpha / rank * up @ down`. `down` is (rank, in), `up` is (out, rank).
+
+    Of a convolution, `down` is (rank, in, height, width) and `up` is (out, rank, 1, 1).
+    """
 
     down: torch.Tensor
     up: torch.Tensor
@@ -46,8 +52,17 @@ class Factors:
         return Factors(self.down.to(device), self.up.to(device), self.alpha)
 
     def change(self) -> torch.Tensor:
-        """What is added to the weight at weight 1, (out, in), float32."""
-        return (self.up.float() @ self.down.float()) * (self.alpha / self.rank)
+        """What is added to the weight at weight 1, in the weight's shape, float32."""
+        return product(self.up, self.down) * (self.alpha / self.rank)
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the weight that it is made for."""
+        return torch.Size((self.up.shape[0], *self.down.shape[1:]))
+
+    def size(self) -> float:
+        """Frobenius norm of the change."""
+        return abs(self.alpha / self.rank) * math.sqrt(max(0.0, float(square(self.up.double(), self.down.double()))))
 
 
 @dataclass(frozen=True)
@@ -103,12 +118,19 @@ def _factors(path: Path, name: str, parts: Mapping[str, torch.Tensor]) -> Factor
     if "lora_down.weight" not in parts or "lora_up.weight" not in parts:
         raise LoraFileError(f"{path.name} is incomplete: {name} lacks one of its two matrices.")
     down, up = parts["lora_down.weight"], parts["lora_up.weight"]
-    if down.dim() != 2 or up.dim() != 2 or down.shape[0] != up.shape[1] or down.shape[0] == 0:
+    if not _fit(up, down):
         raise LoraFileError(f"{path.name} cannot be used: the two matrices of {name} do not fit ({down.shape}, {up.shape}).")
     alpha = parts.get("alpha", torch.tensor(float(down.shape[0])))
     if alpha.numel() != 1:
         raise LoraFileError(f"{path.name} cannot be used: the alpha of {name} is not one number.")
     return Factors(down, up, float(alpha))
+
+
+def _fit(up: torch.Tensor, down: torch.Tensor) -> bool:
+    """Whether two matrices are those of a linear layer, or of a convolution."""
+    if up.dim() not in (2, 4) or up.dim() != down.dim() or up.shape[2:].numel() != 1:
+        return False
+    return up.shape[1] == down.shape[0] > 0
 
 
 def _what_it_is(tensors: Mapping[str, Any]) -> str:
@@ -158,7 +180,7 @@ def summary(lora: LoraFile) -> dict[str, Any]:
     ranks = Counter(factors.rank for factors in lora.layers.values())
     alphas = Counter(factors.alpha for factors in lora.layers.values())
     norms = {
-        part: sum(float(f.change().square().sum()) for n, f in lora.layers.items() if component_of(n) == part) ** 0.5
+        part: sum(factors.size() ** 2 for name, factors in lora.layers.items() if component_of(name) == part) ** 0.5
         for part in COMPONENTS
     }
     return {

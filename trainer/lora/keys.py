@@ -2,6 +2,8 @@
 
     unet  down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0
           lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_out_0
+          down_blocks.1.resnets.0.conv1
+          lora_unet_input_blocks_4_0_in_layers_2
     te1   encoder.layers.0.self_attn.q_proj  (or with `text_model.` in front, as older transformers have it)
           lora_te1_text_model_encoder_layers_0_self_attn_q_proj
 
@@ -14,26 +16,59 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
+from trainer.settings import Targets
+
 Component = Literal["unet", "te1", "te2"]
 COMPONENTS: tuple[Component, ...] = ("unet", "te1", "te2")
 
 _BLOCKS = {
+    **{f"down_blocks.{i}.resnets.{j}": f"input_blocks_{1 + 3 * i + j}_0" for i in range(3) for j in range(2)},
     **{f"down_blocks.{i}.attentions.{j}": f"input_blocks_{1 + 3 * i + j}_1" for i in range(3) for j in range(2)},
+    **{f"down_blocks.{i}.downsamplers.0": f"input_blocks_{3 + 3 * i}_0" for i in range(2)},
+    "mid_block.resnets.0": "middle_block_0",
     "mid_block.attentions.0": "middle_block_1",
+    "mid_block.resnets.1": "middle_block_2",
+    **{f"up_blocks.{i}.resnets.{j}": f"output_blocks_{3 * i + j}_0" for i in range(3) for j in range(3)},
     **{f"up_blocks.{i}.attentions.{j}": f"output_blocks_{3 * i + j}_1" for i in range(3) for j in range(3)},
+    **{f"up_blocks.{i}.upsamplers.0": f"output_blocks_{2 + 3 * i}_2" for i in range(2)},
 }
 """diffusers' name of an SDXL block -> SGM's, as the field's converters number them."""
 
-_ATTENTION = {
-    "unet": re.compile(r"\.attn[12]\.(to_q|to_k|to_v|to_out\.0)$"),
-    "te1": re.compile(r"\.self_attn\.(q_proj|k_proj|v_proj|out_proj)$"),
-    "te2": re.compile(r"\.self_attn\.(q_proj|k_proj|v_proj|out_proj)$"),
+_LAYERS = {
+    "resnets": {
+        "conv1": "in_layers_2",
+        "time_emb_proj": "emb_layers_1",
+        "conv2": "out_layers_3",
+        "conv_shortcut": "skip_connection",
+    },
+    "downsamplers": {"conv": "op"},
 }
+"""The same for layers of a block, by its kind; the others are called alike."""
+
+_TEXT: dict[Targets, re.Pattern[str]] = {
+    "attention": re.compile(r"\.self_attn\.(q_proj|k_proj|v_proj|out_proj)$"),
+    "transformer": re.compile(r"\.mlp\.fc[12]$"),
+}
+_TAKEN: dict[Component, dict[Targets, re.Pattern[str]]] = {
+    "unet": {
+        "attention": re.compile(r"\.attn[12]\.(to_q|to_k|to_v|to_out\.0)$"),
+        "transformer": re.compile(r"\.ff\.net\.(0\.proj|2)$|\.attentions\.\d+\.proj_(in|out)$"),
+        "everything": re.compile(r"\.resnets\.\d+\.(conv1|time_emb_proj|conv2|conv_shortcut)$|\.(down|up)samplers\.0\.conv$"),
+    },
+    "te1": _TEXT,
+    "te2": _TEXT,
+}
+_SLIDES = re.compile(r"\.resnets\.\d+\.conv[12]$|samplers\.0\.conv$")
 
 
-def is_attention(component: Component, path: str) -> bool:
-    """Whether the module is one of an attention's four projections."""
-    return _ATTENTION[component].search(path) is not None
+def least_targets(component: Component, path: str) -> Targets | None:
+    """The narrowest of `Targets` with which a module is adapted; None for what no LoRA adapts."""
+    return next((targets for targets, taken in _TAKEN[component].items() if taken.search(path)), None)
+
+
+def slides(path: str) -> bool:
+    """Whether a module that is adapted is a 3 x 3 convolution."""
+    return _SLIDES.search(path) is not None
 
 
 def file_name(component: Component, path: str) -> str:
@@ -42,13 +77,14 @@ def file_name(component: Component, path: str) -> str:
         return f"lora_{component}_text_model_{path.removeprefix('text_model.').replace('.', '_')}"
     for ours, theirs in _BLOCKS.items():
         if path.startswith(f"{ours}."):
-            return f"lora_unet_{theirs}_{path[len(ours) + 1 :].replace('.', '_')}"
+            kind, layer = ours.split(".")[-2], path[len(ours) + 1 :]
+            return f"lora_unet_{theirs}_{_LAYERS.get(kind, {}).get(layer, layer).replace('.', '_')}"
     raise ValueError(f"no SDXL block has a module {path}")
 
 
 def table(component: Component, paths: Iterable[str]) -> dict[str, str]:
-    """Name in the file -> module path, for the attention projections among a model's `paths`."""
-    return {file_name(component, path): path for path in paths if is_attention(component, path)}
+    """Name in the file -> module path, for the layers that LoRAs adapt among a model's `paths`."""
+    return {file_name(component, path): path for path in paths if least_targets(component, path)}
 
 
 def component_of(name: str) -> Component | None:

@@ -1,35 +1,39 @@
-"""The LoRA layer, and the two verbs that put layers into a model and take them out again: `inject` and `eject`.
+"""The LoRA layers, and the two verbs that put them into a model and take them out again: `inject` and `eject`.
 
-    y = W x + (alpha / rank) * up (down x)          (arXiv 2106.09685)
+    y = W x + scale * up (down x)          (arXiv 2106.09685)
 
-`up` begins at zero, so a fresh layer changes nothing. The matrices are kept in float32 and used in the type of the
-input. Knows linear layers only: nothing of SDXL, files or training.
+For a convolution, `down` is one to few channels with the window and the stride of the layer beside it, and `up` is one of
+1 x 1 (LoCon). `up` begins at zero, so a fresh layer changes nothing. The matrices are kept in float32 and used in the type
+of the input. Knows nothing of SDXL, files or training.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 
-class LoraLinear(nn.Module):
-    """A frozen linear layer with a trainable change of rank `rank` beside it."""
+class LoraLayer(nn.Module):
+    """A frozen layer with a trainable change of rank `rank` beside it."""
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
+    base: nn.Linear | nn.Conv2d
+
+    def __init__(self, base: nn.Linear | nn.Conv2d, rank: int, scale: float, generator: torch.Generator) -> None:
         super().__init__()
         self.base = base
-        self.alpha = alpha
-        where = base.weight.device
-        # As nn.Linear begins (Kaiming with a = sqrt 5): uniform in ±1/sqrt(in).
-        bound = 1 / math.sqrt(base.in_features)
-        down = torch.empty(rank, base.in_features).uniform_(-bound, bound, generator=generator)
-        self.down = nn.Parameter(down.to(where))
-        self.up = nn.Parameter(torch.zeros(base.out_features, rank, device=where))
+        self.scale = scale
+        weight = base.weight
+        out, inward, *window = weight.shape
+        # As both begin in torch (Kaiming with a = sqrt 5): uniform in ±1/sqrt(numbers that go into one output).
+        bound = 1 / math.sqrt(inward * math.prod(window))
+        down = torch.empty(rank, inward, *window).uniform_(-bound, bound, generator=generator)
+        self.down = nn.Parameter(down.to(weight.device))
+        self.up = nn.Parameter(torch.zeros(out, rank, *(1 for _ in window), device=weight.device))
 
     @property
     def rank(self) -> int:
@@ -37,14 +41,19 @@ class LoraLinear(nn.Module):
         return self.down.shape[0]
 
     @property
-    def scale(self) -> float:
-        """alpha / rank."""
-        return self.alpha / self.rank
-
-    @property
     def weight(self) -> torch.Tensor:
         """The frozen weight: models ask their layers for its type."""
         return self.base.weight
+
+    def change(self) -> torch.Tensor:
+        """What the layer adds to the weight, in the weight's shape, float32."""
+        return product(self.up.detach(), self.down.detach()) * self.scale
+
+
+class LoraLinear(LoraLayer):
+    """A linear layer under training: `down` is (rank, in), `up` is (out, rank)."""
+
+    base: nn.Linear
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(…, in) -> (…, out)."""
@@ -52,31 +61,53 @@ class LoraLinear(nn.Module):
         y: torch.Tensor = self.base(x) + F.linear(small, self.up.to(x.dtype))
         return y
 
-    def change(self) -> torch.Tensor:
-        """What the layer adds to the weight, (out, in), float32."""
-        return self.up.detach().float() @ self.down.detach().float() * self.scale
+
+class LoraConv(LoraLayer):
+    """A convolution under training: `down` is (rank, in, height, width), `up` is (out, rank, 1, 1)."""
+
+    base: nn.Conv2d
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, in, h, w) -> (n, out, h', w')."""
+        base = self.base
+        small = F.conv2d(x, self.down.to(x.dtype), None, base.stride, base.padding, base.dilation) * self.scale
+        y: torch.Tensor = base(x) + F.conv2d(small, self.up.to(x.dtype))
+        return y
 
 
-def inject(model: nn.Module, paths: Iterable[str], rank: int, alpha: float, seed: int) -> dict[str, LoraLinear]:
-    """Put a LoRA layer in place of each linear layer named in `paths`; returns them by path. The base is frozen.
+def product(up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    """What two matrices add to a weight before it is scaled, (out, in) or (out, in, height, width), float32."""
+    flat = up.flatten(1).float() @ down.flatten(1).float()
+    return flat.view(up.shape[0], *down.shape[1:])
 
-    The same seed gives the same `down` for the same path, whatever else is injected.
+
+def square(up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    """Square of the Frobenius norm of their product, from rank x rank products only: ||B A||² = sum((BᵀB) * (AAᵀ))."""
+    up, down = up.flatten(1), down.flatten(1)
+    return ((up.T @ up) * (down @ down.T)).sum()
+
+
+def inject(model: nn.Module, ranks: Mapping[str, int], scale: float, seed: int) -> dict[str, LoraLayer]:
+    """Put a LoRA layer of its rank in place of each layer named in `ranks`; returns them by path. The base is frozen.
+
+    The same seed gives the same `down` for the same path and rank, whatever else is injected.
     """
     model.requires_grad_(False)
-    layers = {}
-    for path in paths:
+    layers: dict[str, LoraLayer] = {}
+    for path, rank in ranks.items():
         parent, _, name = path.rpartition(".")
         base = model.get_submodule(path)
-        if not isinstance(base, nn.Linear):
-            raise TypeError(f"{path} is a {type(base).__name__}, not a linear layer")
+        if not isinstance(base, nn.Linear | nn.Conv2d):
+            raise TypeError(f"{path} is a {type(base).__name__}, neither a linear layer nor a convolution")
         digest = hashlib.sha256(f"{seed}:{path}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        layers[path] = LoraLinear(base, rank, alpha, generator)
+        kind = LoraLinear if isinstance(base, nn.Linear) else LoraConv
+        layers[path] = kind(base, rank, scale, generator)
         setattr(model.get_submodule(parent), name, layers[path])
     return layers
 
 
-def eject(model: nn.Module, layers: dict[str, LoraLinear]) -> None:
+def eject(model: nn.Module, layers: Mapping[str, LoraLayer]) -> None:
     """Put the frozen layers back: the exact inverse of `inject`."""
     for path, layer in layers.items():
         parent, _, name = path.rpartition(".")

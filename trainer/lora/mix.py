@@ -33,7 +33,7 @@ class Weighted:
 
 
 class Canvas:
-    """The live linear layers of a base, and the pristine copies of those that a mix has touched."""
+    """The live weights of a base that LoRAs adapt, and the pristine copies of those that a mix has touched."""
 
     def __init__(self, parts: Mapping[Component, nn.Module], base_version: str, kept_on: torch.device | None = None) -> None:
         """`parts` are the base's models; `base_version` is what a file made for it names. Pristine copies are kept on the
@@ -46,19 +46,17 @@ class Canvas:
         self._live: dict[str, torch.Tensor] = {}
         self._pristine: dict[str, torch.Tensor] = {}
         for component, model in parts.items():
-            linears = {path: layer for path, layer in model.named_modules() if isinstance(layer, nn.Linear)}
-            for name, path in table(component, linears).items():
-                if not isinstance(linears[path].weight, nn.Parameter):
+            layers = {path: layer for path, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+            for name, path in table(component, layers).items():
+                if not isinstance(layers[path].weight, nn.Parameter):
                     raise BaseModelError("Styles cannot be mixed into a base kept in 8 or 4 bits: load it in fp16 or fp32.")
-                self._live[name] = linears[path].weight
+                self._live[name] = layers[path].weight
 
     def check(self, lora: LoraFile) -> None:
         """Raise `LoraFileError` unless every layer of the file fits this base."""
         strange = [name for name in lora.layers if name not in self._live]
         wrong = [
-            name
-            for name, factors in lora.layers.items()
-            if name in self._live and (factors.up.shape[0], factors.down.shape[1]) != self._live[name].shape
+            name for name, factors in lora.layers.items() if name in self._live and factors.shape != self._live[name].shape
         ]
         if not strange and not wrong:
             return

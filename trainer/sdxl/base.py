@@ -69,7 +69,7 @@ class Base(Models):
     @property
     def device(self) -> torch.device:
         """Where the models are."""
-        return torch.device(self.unet.device)
+        return torch.device(next(self.unet.parameters()).device)  # diffusers' own `device` visits every module
 
     @property
     def resolution(self) -> int:
@@ -83,6 +83,22 @@ class Base(Models):
         for name, tensor in sorted(self.vae.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def text_fingerprint(self) -> str:
+        """A hash of both text encoders' weights, as they are kept, and of what their tokenizers read.
+
+        The same weights in another type say something else, if only slightly; so they hash to something else.
+        """
+        digest = hashlib.sha256()
+        for tokenizer in (self.tokenizer1, self.tokenizer2):
+            digest.update(repr((tokenizer.pad_token_id, sorted(tokenizer.get_vocab().items()))).encode("utf-8"))
+        for encoder in (self.te1, self.te2):
+            digest.update(repr(encoder.dtype).encode())
+            for name, tensor in sorted(encoder.state_dict().items()):
+                digest.update(f"{name} {tensor.dtype}".encode())
+                digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def encode(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

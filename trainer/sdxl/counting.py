@@ -7,17 +7,19 @@ diffusers: no formula that could fall behind. Knows nothing of cards, precisions
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -39,16 +41,17 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Meter(TorchDispatchMode):
     """Counts the operations run under it, and the bytes of what they make as long as it lives.
 
-    SDXL's blocks are alike: of operations on the same shapes only the first is run, and the others are given results of
-    its results' shape. That more than halves the time.
+    SDXL's blocks are alike: of operations on the same shapes only the first is run, and the others, under this meter or a
+    later one, are given results of its results' shape. That more than halves the time.
     """
+
+    _runs: ClassVar[dict[Any, _Run]] = {}
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
         """`known` tensors were there before and are not counted."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = self.flops = self.traffic = self.launches = 0
         self._storages: dict[int, Any] = {tensor.untyped_storage()._cdata: None for tensor in known}
-        self._runs: dict[Any, _Run] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation and count it."""
@@ -61,7 +64,7 @@ class Meter(TorchDispatchMode):
             made = run.made()
         else:
             made = func(*args, **kwargs)
-            run = self._runs[key] = _Run.of(func, args, kwargs, made)
+            run = run or self._runs.setdefault(key, _Run.of(func, args, kwargs, made))
         self.launches += 1
         self.flops += run.flops
         self.traffic += run.traffic
@@ -141,6 +144,11 @@ def _fused_attention() -> Iterator[None]:
         F.scaled_dot_product_attention = usual
 
 
+def _attention(subject: Subject) -> AbstractContextManager[object]:
+    """Attention as the subject has it: fused, or with the score of every pair of a query and a key in memory."""
+    return _fused_attention() if subject.fused else sdpa_kernel(SDPBackend.MATH)
+
+
 class Skeleton:
     """SDXL's models without their weights, of one type."""
 
@@ -194,19 +202,29 @@ class Skeleton:
 
 
 def count_step(subject: Subject, how: Recompute, batch: int = 1) -> Count:
-    """One step on square pictures, from their captions to the gradients; those of the step before are there already."""
+    """One step on square pictures, to the gradients; those of the step before are there already.
+
+    It begins with their captions where a text encoder is trained, and else with what was read of them before.
+    """
     with _adapted(subject) as (skeleton, adapter):
         trained = [parameter for component in subject.trained for parameter in adapter.parameters(component)]
         gradients = [torch.empty_like(parameter) for parameter in trained]
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = gradient
         recompute(skeleton.parts, how)
-        with _fused_attention(), Meter([*skeleton.tensors(), *gradients]) as meter:
-            loss = skeleton.answer(subject.side, *skeleton.read(batch)).float().pow(2).mean()
+        text = None if subject.reads else skeleton.read(batch)
+        with _attention(subject), Meter([*skeleton.tensors(), *gradients, *(text or ())]) as meter:
+            loss = skeleton.answer(subject.side, *(text or skeleton.read(batch))).float().pow(2).mean()
             saved = meter.live
             torch.autograd.backward([loss])
         recompute(skeleton.parts, "none")
     return Count(saved, meter.peak, meter.flops, meter.traffic, meter.launches)
+
+
+def count_reading(subject: Subject) -> Count:
+    """Both text encoders without a LoRA, once, on one caption."""
+    skeleton = _skeleton(subject)
+    return _without_gradients(subject, skeleton.tensors(), lambda: skeleton.read(1))
 
 
 def count_unet(subject: Subject, batch: int) -> Count:
@@ -214,44 +232,53 @@ def count_unet(subject: Subject, batch: int) -> Count:
     skeleton = _skeleton(subject)
     with torch.no_grad():
         context, pooled = skeleton.read(batch)
-    return _without_gradients(skeleton.tensors(), lambda: skeleton.answer(subject.side, context, pooled))
+    return _without_gradients(subject, skeleton.tensors(), lambda: skeleton.answer(subject.side, context, pooled))
 
 
 def count_decode(subject: Subject, side: int) -> Count:
     """The VAE's way from latents to a square picture, in float32."""
     vae = _skeleton(subject).vae
-    return _without_gradients(vae.parameters(), lambda: vae.decode(torch.empty(1, 4, side // 8, side // 8, device=META)))
+    return _without_gradients(
+        subject, vae.parameters(), lambda: vae.decode(torch.empty(1, 4, side // 8, side // 8, device=META))
+    )
 
 
 def count_encode(subject: Subject, side: int) -> Count:
     """The VAE's way from a square picture to latents, in float32."""
     vae = _skeleton(subject).vae
-    return _without_gradients(vae.parameters(), lambda: vae.encode(torch.empty(1, 3, side, side, device=META)))
+    return _without_gradients(subject, vae.parameters(), lambda: vae.encode(torch.empty(1, 3, side, side, device=META)))
 
 
 def count_unpacking(subject: Subject, packing: Packing) -> Count:
     """Every packed layer of the models that a LoRA may change, once made whole."""
-    skeleton = _packed(subject, packing)
+    skeleton = _packed(subject.configs, subject.half, packing)
     layers = [each for part in skeleton.parts.values() for each in part.modules() if isinstance(each, QuantisedLinear)]
-    return _without_gradients(skeleton.tensors(), lambda: [layer.weight.shape for layer in layers])
+    return _without_gradients(subject, skeleton.tensors(), lambda: [layer.weight.shape for layer in layers])
 
 
 def count_weights(subject: Subject, precision: Precision) -> dict[Part, int]:
     """Bytes of each model's weights."""
     if precision in ("int8", "nf4"):
-        skeleton = _packed(subject, precision)
+        skeleton, size = _packed(subject.configs, subject.half, precision), None
     else:
-        skeleton = Skeleton(subject.configs, _DTYPES[precision])
-    return {
-        part: sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()) if tensor.dtype != torch.long)
-        for part, model in skeleton.models.items()
-    }
+        skeleton, size = _skeleton(subject), _DTYPES[precision].itemsize
+    return {part: _bytes(model, 4 if size and part == "vae" else size) for part, model in skeleton.models.items()}
 
 
-def count_lora(subject: Subject) -> dict[Component, int]:
-    """Trainable parameters of each part that is trained."""
+def _bytes(model: nn.Module, size: int | None) -> int:
+    """Of its weights, each number taking `size` bytes, or as many as it has."""
+    weights = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.dtype != torch.long]
+    return sum(tensor.numel() * (size or tensor.itemsize) for tensor in weights)
+
+
+def count_matrices(subject: Subject) -> dict[Component, list[tuple[list[int], int, bool]]]:
+    """Shape, number and whether they begin as zeros, of the trained matrices of each part that is trained."""
     with _adapted(subject) as (_, adapter):
-        return {part: sum(matrix.numel() for matrix in adapter.parameters(part)) for part in subject.trained}
+        found: dict[Component, Counter[tuple[torch.Size, bool]]] = {
+            part: Counter((matrix.shape, matrix is layer.up) for layer in layers.values() for matrix in (layer.down, layer.up))
+            for part, layers in adapter.layers.items()
+        }
+    return {part: [([*shape], number, zero) for (shape, zero), number in each.items()] for part, each in found.items()}
 
 
 def count_mixable(subject: Subject) -> int:
@@ -260,14 +287,18 @@ def count_mixable(subject: Subject) -> int:
     return sum(layer.weight.nbytes for part in parts for layer in part.modules() if isinstance(layer, nn.Linear))
 
 
-@lru_cache(maxsize=2)
 def _skeleton(subject: Subject) -> Skeleton:
-    return Skeleton(subject.configs, torch.bfloat16 if subject.half else torch.float32)
+    return _bare(subject.configs, torch.bfloat16 if subject.half else torch.float32)
+
+
+@lru_cache(maxsize=2)
+def _bare(configs: Path, dtype: torch.dtype) -> Skeleton:
+    return Skeleton(configs, dtype)
 
 
 @lru_cache(maxsize=1)
-def _packed(subject: Subject, packing: Packing) -> Skeleton:
-    skeleton = Skeleton(subject.configs, torch.bfloat16 if subject.half else torch.float32)
+def _packed(configs: Path, half: bool, packing: Packing) -> Skeleton:
+    skeleton = Skeleton(configs, torch.bfloat16 if half else torch.float32)
     with Meter([]):  # for its speed
         for part in skeleton.parts.values():
             quantise(part, packing, META)
@@ -280,7 +311,7 @@ def _adapted(subject: Subject) -> Iterator[tuple[Skeleton, Adapter]]:
     skeleton = _skeleton(subject)
     with META:
         parts = {part: skeleton.parts[part] for part in subject.trained}
-        adapter = Adapter.inject(parts, subject.rank, subject.rank, seed=0)
+        adapter = Adapter.inject(parts, subject.shape, seed=0)
     try:
         yield skeleton, adapter
     finally:
@@ -288,8 +319,8 @@ def _adapted(subject: Subject) -> Iterator[tuple[Skeleton, Adapter]]:
 
 
 @torch.no_grad()
-def _without_gradients(known: Iterable[torch.Tensor], run: Callable[[], object]) -> Count:
+def _without_gradients(subject: Subject, known: Iterable[torch.Tensor], run: Callable[[], object]) -> Count:
     """Count `run`, which keeps nothing for a backward pass."""
-    with _fused_attention(), Meter(known) as meter:
+    with _attention(subject), Meter(known) as meter:
         run()
     return Count(0, meter.peak, meter.flops, meter.traffic, meter.launches)

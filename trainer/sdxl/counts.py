@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,10 +22,14 @@ from trainer.bases.source import CONFIGS as SDXL_CONFIGS
 from trainer.bases.source import Facts
 from trainer.home import write_atomically
 from trainer.lora.keys import Component
+from trainer.lora.shape import Shape
 from trainer.settings import Packing, Precision, Recompute
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_COUNTED_CODE = ("sdxl/counting.py", "sdxl/recompute.py", "sdxl/quantise.py", "lora/adapter.py", "lora/layer.py")
+_COUNTED_CODE = (
+    "sdxl/counting.py", "sdxl/recompute.py", "sdxl/quantise.py",
+    "lora/adapter.py", "lora/keys.py", "lora/layer.py", "lora/shape.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,21 @@ class Count:
         )
 
 
+@dataclass(frozen=True)
+class Matrices:
+    """Trained matrices of one shape."""
+
+    shape: tuple[int, ...]
+    number: int
+    zero: bool
+    """Whether they begin as zeros."""
+
+    @property
+    def size(self) -> int:
+        """Numbers in each of them."""
+        return math.prod(self.shape)
+
+
 def configs_of(facts: Facts) -> Path:
     """The folder with the configs of a base's models: its own, or SDXL's, whose shapes all its descendants have."""
     return facts.place if facts.place and facts.place.is_dir() else SDXL_CONFIGS
@@ -70,16 +90,24 @@ class Subject:
     configs: Path
     """A folder with the configs of a base's models."""
     trained: tuple[Component, ...]
-    rank: int
+    shape: Shape
+    """Of the LoRA; its scale is never counted."""
     side: int
     """Of a square picture in pixels, a multiple of 32."""
     half: bool
     """Whether it is computed in 16 bits, or in 32."""
+    fused: bool = True
+    """Whether attention is computed without keeping the score of every pair."""
+
+    @property
+    def reads(self) -> bool:
+        """Whether a text encoder is trained, so that reading captions is a part of a step."""
+        return self.trained != ("unet",)
 
     @property
     def name(self) -> str:
         """A name for everything that the figures depend on."""
-        digest = hashlib.sha256(repr((self.trained, self.rank, self.side, self.half)).encode())
+        digest = hashlib.sha256(repr((self.trained, self.shape, self.side, self.half, self.fused)).encode())
         for package in ("torch", "diffusers", "transformers"):
             digest.update(version(package).encode())
         for module in _COUNTED_CODE:
@@ -107,8 +135,12 @@ class Counts:
         return kept
 
     def step(self, how: Recompute) -> Count:
-        """A training step on one square picture."""
+        """A training step on one square picture; its captions are read in it only where a text encoder is trained."""
         return self._count(f"step {how}", lambda: _counting().count_step(self.subject, how))
+
+    def reading(self) -> Count:
+        """Both text encoders on one caption, where neither is trained."""
+        return self._count("reading", lambda: _counting().count_reading(self.subject))
 
     def guided(self) -> Count:
         """The U-Net once with and once without the prompt, as every step of drawing takes it."""
@@ -134,24 +166,30 @@ class Counts:
         """Weights of the U-Net and the text encoders."""
         return sum(size for part, size in self.weights("fp32").items() if part != "vae") // 4
 
+    def matrices(self) -> dict[Component, list[Matrices]]:
+        """The matrices of each part that is trained."""
+        kept = self._figures("matrices", lambda: _counting().count_matrices(self.subject))
+        return {part: [Matrices(tuple(shape), *others) for shape, *others in found] for part, found in kept.items()}
+
     def lora(self) -> dict[Component, int]:
         """Trainable parameters of each part that is trained."""
-        return self._figures("lora", lambda: _counting().count_lora(self.subject))
+        return {part: sum(each.number * each.size for each in found) for part, found in self.matrices().items()}
 
     def mixable(self) -> int:
         """Bytes of the layers that LoRAs may change when they are mixed in."""
-        return self._figures("mixable", lambda: {"all": _counting().count_mixable(self.subject)})["all"]
+        mixable: int = self._figures("mixable", lambda: {"all": _counting().count_mixable(self.subject)})["all"]
+        return mixable
 
     def _count(self, name: str, count: Callable[[], Count]) -> Count:
         return Count(**self._figures(name, lambda: dataclasses.asdict(count())))
 
-    def _figures(self, name: str, count: Callable[[], dict[Any, int]]) -> dict[Any, int]:
+    def _figures(self, name: str, count: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
         if name not in self._kept:
             counted = count()
             self._kept = {**self._read(), name: counted}  # another process may count the same
             with suppress(OSError):  # what cannot be kept is counted again
                 write_atomically(self._path, json.dumps(self._kept).encode())
-        figures: dict[Any, int] = self._kept[name]
+        figures: dict[Any, Any] = self._kept[name]
         return figures
 
 

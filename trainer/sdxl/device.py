@@ -54,6 +54,14 @@ def free_bytes(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0]) + unused
 
 
+def filled(device: torch.device) -> tuple[int, int]:
+    """Bytes of a card's memory that are taken, by whomever, and that there are. A driver that puts tensors into the
+    computer's memory hides that from its own count, not from torch's.
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    return max(total - free, torch.cuda.memory_reserved(device)), total
+
+
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether an error of torch says that memory ran out."""
     return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _RAN_OUT)

@@ -14,10 +14,29 @@ from trainer.settings import Precision, Recompute
 TILE = 512
 """Side in pixels of the tiles in which the VAE works where it has to."""
 
-MATRIX = 4
-GRADIENT_AND_MOMENTS = 12
+NUMBER = 4
+"""Bytes of a number in float32: of a trained one, of its gradient, of its running average."""
+
 UPDATE = 8
-"""Bytes for each trained parameter: its float32 value; its gradient and AdamW's moments; what an update takes for a while."""
+"""Bytes that an update takes for a while for each trained number: AdamW's on a machine that has no fused one."""
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What a training keeps beside the base and its LoRA, and what it need not keep."""
+
+    moments: int
+    """Bytes of what the optimizer remembers."""
+    average: bool = False
+    """Whether there is a running average of the LoRA, too."""
+    swapped: bool = False
+    """Whether samples are drawn with other matrices than those that are trained, which are put aside for it."""
+    text_once: bool = False
+    """Whether text is encoded before the first step."""
+    text_away: bool = False
+    """Whether the text encoders then leave the card for good: the prompts of samples are read by the computer."""
+    loading: int = 0
+    """Bytes that are there while the base is loaded, where it is packed in the memory in which it is trained."""
 
 
 @dataclass(frozen=True)
@@ -25,22 +44,32 @@ class Needs:
     """The peak of a training by what it is for."""
 
     weights: int
-    """The frozen U-Net and text encoders."""
+    """The frozen U-Net, and the text encoders if they stay."""
     vae: int
     lora: int
     optimizer: int
-    """Gradients and AdamW's moments."""
+    """Gradients and what the optimizer remembers."""
     activations: int
     """What a step keeps for its backward pass."""
     working: int
     """What a step needs further at its peak."""
     pictures: int
     """What encoding pictures and drawing samples take in place of a step, the VAE in tiles."""
+    average: int = 0
+    """The running average of the LoRA."""
+    start: int = 0
+    """All that is there at most before the LoRA is: while the base is loaded, and while text is encoded once."""
+
+    @property
+    def step(self) -> int:
+        """The most that a step takes while it lasts."""
+        return self.activations + self.working
 
     @property
     def peak(self) -> int:
         """The most that is allocated at any time."""
-        return self.weights + self.vae + self.lora + self.optimizer + max(self.activations + self.working, self.pictures)
+        standing = self.weights + self.vae + self.lora + self.optimizer + self.average
+        return max(self.start, standing + max(self.step, self.pictures))
 
     @property
     def total(self) -> int:
@@ -53,28 +82,35 @@ def reserve(peak: int) -> int:
     return peak // 20 + 2**28
 
 
-def step_count(counts: Counts, precision: Precision, how: Recompute, share: float) -> Count:
-    """A training step on pictures of `share` times the area of the counts' own."""
+def step_count(counts: Counts, precision: Precision, how: Recompute, share: float, text_once: bool = False) -> Count:
+    """A training step on pictures of `share` times the area of the counts' own; with `text_once`, without their captions."""
     step = counts.step(how).times(share)
+    if not (text_once or counts.subject.reads):
+        step = step.then(counts.reading())
     if precision not in ("int8", "nf4"):
         return step
     return step.then(counts.unpacking(precision), times=2 if how == "none" else 3)
 
 
-def training_needs(counts: Counts, precision: Precision, how: Recompute, share: float) -> Needs:
+def training_needs(counts: Counts, precision: Precision, how: Recompute, share: float, keeping: Keeping) -> Needs:
     """A training whose largest batch has `share` times the area of the counts' own picture."""
-    weights, parameters = counts.weights(precision), sum(counts.lora().values())
+    weights, numbers = counts.weights(precision), sum(counts.lora().values())
+    text = weights["te1"] + weights["te2"]
+    read = counts.reading().peak if keeping.text_once else 0
     step = counts.step(how).times(share)
     unpacked = counts.unpacking(precision).peak if precision in ("int8", "nf4") else 0
     tile = min(TILE, counts.subject.side)
+    swapped = NUMBER * numbers * (keeping.average + keeping.swapped)
     return Needs(
-        weights=weights["unet"] + weights["te1"] + weights["te2"],
+        weights=weights["unet"] + (0 if keeping.text_away else text),
         vae=weights["vae"],
-        lora=MATRIX * parameters,
-        optimizer=GRADIENT_AND_MOMENTS * parameters,
+        lora=NUMBER * numbers,
+        optimizer=NUMBER * numbers + keeping.moments,
         activations=step.saved,
-        working=max(step.peak + unpacked, UPDATE * parameters) - step.saved,
-        pictures=max(counts.guided().peak + unpacked, counts.decode(tile).peak, counts.encode(tile).peak),
+        working=max(step.peak + unpacked, UPDATE * numbers) - step.saved,
+        pictures=swapped + max(counts.guided().peak + unpacked, counts.decode(tile).peak, counts.encode(tile).peak),
+        average=NUMBER * numbers * keeping.average,
+        start=max(keeping.loading, weights["unet"] + text + weights["vae"] + read + unpacked),
     )
 
 

@@ -3,6 +3,12 @@
 A checkpoint is a folder `checkpoints/000120`, written beside itself and renamed; `state.json`, written last, holds the
 SHA-256 of the others, so that one that was cut off is known. Only safetensors and JSON: nothing that could run code.
 Knows no optimizer by name: what one remembers is tensors and plain values.
+
+adapter.safetensors      the matrices, in float32
+optimizer.safetensors    what the optimizer remembers of them
+average.safetensors      their running average, where there is one
+NAME-000120.safetensors  the LoRA of this step, as every tool reads it
+state.json               the `Moment`, the optimizer's plain values, the settings, the SHA-256 of the files above
 """
 
 from __future__ import annotations
@@ -10,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,14 +28,18 @@ import torch
 from safetensors.torch import load, save
 
 from trainer.errors import RunError, StorageError, storing
+from trainer.home import sync_folder
 from trainer.lora.adapter import Adapter
 from trainer.training.guard import Guard
 from trainer.training.optim import LossScale
+from trainer.training.run import Run
+from trainer.training.shaping import require_same, shaping
 
-_FILES = ("adapter.safetensors", "optimizer.safetensors")
+_FILES = frozenset({"adapter.safetensors", "optimizer.safetensors"})
+"""Those that every checkpoint has."""
 
-_COPIES = 3
-"""A checkpoint is about so many times its matrices: themselves, and two more of the optimizer."""
+_COPIES = 3.5
+"""A checkpoint is about so many times its matrices: themselves, two more of the optimizer, and the LoRA in float16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,47 +61,85 @@ class Checkpoint(Moment):
     folder: Path
     values: Mapping[str, Any]
     """What the optimizer remembers beside tensors, by the names of `_values`."""
+    settings: Mapping[str, Any]
+    """The settings that shaped its steps; none in one that was written before they were kept."""
+
+    @property
+    def average(self) -> dict[str, torch.Tensor]:
+        """The running average of the matrices, by the names of `Adapter.state`; empty if it has none."""
+        path = self.folder / "average.safetensors"
+        return load(path.read_bytes()) if path.is_file() else {}
 
 
-def write(folder: Path, moment: Moment, adapter: Adapter, optimizer: torch.optim.Optimizer, keep: int) -> Path:
-    """Write a checkpoint into `folder`, then drop all but the `keep` last. Raises `StorageError`.
+def write(
+    run: Run,
+    moment: Moment,
+    adapter: Adapter,
+    optimizer: torch.optim.Optimizer,
+    *,
+    lora: bytes,
+    average: Mapping[str, torch.Tensor] | None = None,
+) -> Path:
+    """Write a checkpoint of `run`, then drop all but the last ones that are to be kept. Raises `StorageError`.
 
-    One of the same step that is whole already stays: steps are exact, so it holds the same.
+    `lora` is the LoRA of the moment as a file holds it, `average` what `Checkpoint.average` gives back. A checkpoint of
+    the same step that is whole already stays: steps are exact, so it holds the same.
     """
+    folder = run.checkpoints
     target = folder / f"{moment.step:06d}"
-    part = folder / f".{moment.step:06d}.part"
     if _read(target):
         return target
     contents = {
-        "adapter.safetensors": save({name: matrix.detach().cpu().contiguous() for name, matrix in adapter.state().items()}),
+        "adapter.safetensors": _bytes(adapter.state()),
         "optimizer.safetensors": save(dict(_tensors(optimizer))),
+        f"{run.name}-{moment.step:06d}.safetensors": lora,
     }
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    state = {**dataclasses.asdict(moment), "optimizer": dict(_values(optimizer)), "sha256": digests}
+    if average:
+        contents["average.safetensors"] = _bytes(average)
+    state = {
+        **dataclasses.asdict(moment),
+        "optimizer": dict(_values(optimizer)),
+        "settings": shaping(run.settings),
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+    }
     with storing(target):
-        try:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            for name, content in {**contents, "state.json": json.dumps(state).encode()}.items():
-                with (part / name).open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(part, target)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        _write_folder(target, {**contents, "state.json": json.dumps(state).encode()})
     written = _by_step(folder)
-    for old in written[: written.index(target) + 1][:-keep]:  # what lies behind it is damaged, and does not count
+    older = written[: written.index(target) + 1]  # what lies behind it is damaged, and does not count
+    for old in older[: -run.settings.keep_checkpoints]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
-def require_room(folder: Path, adapter: Adapter) -> None:
-    """Raise `StorageError` if the disk of `folder` has not room for two more checkpoints: asked while nothing can be lost."""
+def _write_folder(target: Path, contents: Mapping[str, bytes]) -> None:
+    """Write a folder of files whole or not at all: beside itself, in their order, flushed to the disk, then renamed.
+
+    What is at `target` is lost: there is something only if it is damaged.
+    """
+    part = target.with_name(f".{target.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for name, content in contents.items():
+            with (part / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        sync_folder(part)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(part, target)
+        sync_folder(target.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def require_room(run: Run, adapter: Adapter) -> None:
+    """Raise `StorageError` if the disk has not room for two more checkpoints of `run`: asked while nothing can be lost."""
+    folder = run.folder
     with storing(folder):
         free = shutil.disk_usage(folder).free
-    needed = 2 * _COPIES * sum(matrix.nbytes for matrix in adapter.state().values())
+    copies = _COPIES + (run.settings.ema > 0)
+    needed = math.ceil(2 * copies * sum(matrix.nbytes for matrix in adapter.state().values()))
     if free < needed:
         raise StorageError(
             f"There is too little room for the next checkpoint in {folder}: {free / 1e6:,.0f} MB are free, "
@@ -113,7 +162,8 @@ def _read(folder: Path) -> Checkpoint | None:
     """The checkpoint in `folder`; None if it is not whole."""
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        if any(hashlib.sha256((folder / name).read_bytes()).hexdigest() != state["sha256"][name] for name in _FILES):
+        digests = state["sha256"]
+        if not digests.keys() >= _FILES or any(_digest(folder / name) != digest for name, digest in digests.items()):
             return None
         return Checkpoint(
             folder=folder,
@@ -123,9 +173,14 @@ def _read(folder: Path) -> Checkpoint | None:
             scale=LossScale(**state["scale"]) if state.get("scale") else None,
             guard=Guard(**state.get("guard", {})),
             values=state.get("optimizer", {}),
+            settings=state.get("settings", {}),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _by_step(folder: Path) -> list[Path]:
@@ -133,8 +188,12 @@ def _by_step(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*"), key=lambda path: (len(path.name), path.name))
 
 
-def restore(checkpoint: Checkpoint, adapter: Adapter, optimizer: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's matrices and optimizer state back. Raises `RunError` if they are of another LoRA."""
+def restore(checkpoint: Checkpoint, run: Run, adapter: Adapter, optimizer: torch.optim.Optimizer) -> None:
+    """Put a checkpoint's matrices and optimizer state back.
+
+    Raises `RunError` if they are of another LoRA, or if the settings that shaped them are no longer those of `run`.
+    """
+    require_same(checkpoint.settings, run.settings, run.folder)
     try:
         adapter.load_state(load((checkpoint.folder / "adapter.safetensors").read_bytes()))
         parameters = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
@@ -149,6 +208,11 @@ def restore(checkpoint: Checkpoint, adapter: Adapter, optimizer: torch.optim.Opt
             (optimizer.param_groups[int(index)] if kind == "group" else optimizer.state[parameters[int(index)][0]])[key] = value
     except (KeyError, IndexError, RuntimeError) as error:
         raise RunError(f"{checkpoint.folder} does not fit this run ({error}): start a new run.") from None
+
+
+def _bytes(matrices: Mapping[str, torch.Tensor]) -> bytes:
+    """Tensors as a file holds them."""
+    return save({name: matrix.detach().cpu().contiguous() for name, matrix in matrices.items()})
 
 
 def _states(optimizer: torch.optim.Optimizer) -> Iterator[tuple[int, str, Any]]:

@@ -89,13 +89,17 @@ def weights(abar_t: torch.Tensor, settings: Settings, prediction: Prediction) ->
     )
 
 
-def loss(answer: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Mean over the batch of each picture's squared error times its weight (n,); a scalar in float32."""
-    squared = (answer.float() - wanted.float()).square()
-    return (squared.flatten(1).mean(dim=1) * weight).mean()
+def loss(answer: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean over the batch of each picture's squared error times its weight (n,); a scalar in float32.
+
+    With a `mask` (n, 1, h, w) each picture's error is its mean over the places, weighed by the mask.
+    """
+    return (_mean((answer.float() - wanted.float()).square(), mask) * weight).mean()
 
 
-def huber_loss(answer: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
+def huber_loss(
+    answer: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor, width: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
     """As `loss`, with pseudo-Huber's 2 c (sqrt(e^2 + c^2) - c) of each error e and a picture's width c, (n,).
 
     That is e^2 where the error is small, and 2 c |e| where it is large.
@@ -103,7 +107,17 @@ def huber_loss(answer: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor,
     squared = (answer.float() - wanted.float()).square()
     c = _per_picture(width, squared)
     huber = 2 * c * squared / ((squared + c.square()).sqrt() + c)  # the same, without a difference of near numbers
-    return (huber.flatten(1).mean(dim=1) * weight).mean()
+    return (_mean(huber, mask) * weight).mean()
+
+
+def _mean(errors: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Each picture's mean error (n,), weighed by the mask: a small figure counts as much as a whole picture.
+
+    It is 0 for a picture of which the mask shows nothing, as happens in a crop.
+    """
+    if mask is None:
+        return errors.flatten(1).mean(dim=1)
+    return (errors * mask).flatten(1).mean(dim=1) / mask.flatten(1).mean(dim=1).clamp_min(1e-9)
 
 
 def draw_time(settings: Settings, times: int, generator: torch.Generator) -> torch.Tensor:

@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from trainer.settings import Precision, Recompute
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
@@ -50,11 +52,13 @@ class Fetched(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded(Event):
-    """A picture was encoded or found in the cache."""
+    """A picture, or a caption, was encoded or found in the cache."""
 
     kind: ClassVar[str] = "encoded"
     done: int
     total: int
+    what: str = "pictures"
+    """`pictures` or `captions`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,8 @@ class Stepped(Event):
     rates: dict[str, float]
     gradient: float
     """Norm of the gradient before it was cut."""
+    gradients: dict[str, float] = field(default_factory=dict)
+    """The same of the U-Net and of each text encoder."""
     change: dict[str, float]
     """Size of the change of the U-Net and of each text encoder."""
     speed: float
@@ -87,6 +93,23 @@ class Sampled(Event):
     step: int
     prompt: str
     path: str
+    base: str = ""
+    """The picture of the same prompt and seed that the base alone draws; empty if there is none."""
+    weight: float = 1.0
+    """The LoRA's weight in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validated(Event):
+    """The loss on the pictures held out was measured, with the same noise as ever."""
+
+    kind: ClassVar[str] = "validated"
+    step: int
+    loss: float
+    best: int
+    """The step at which it was lowest."""
+    message: str = ""
+    """What that means, where it means something."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +130,27 @@ class Warned(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lowered(Event):
+    """Memory ran out: the training goes on in a way that needs less. `message` tells a person."""
+
+    kind: ClassVar[str] = "lowered"
+    precision: Precision
+    recompute: Recompute
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paused(Event):
+    """The training waits: because somebody asked for it, or for the reason that `message` tells."""
+
+    kind: ClassVar[str] = "paused"
+    step: int
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resumed(Event):
-    """The training goes on from a checkpoint."""
+    """The training goes on from a checkpoint, or from where it waited."""
 
     kind: ClassVar[str] = "resumed"
     step: int
@@ -116,7 +158,7 @@ class Resumed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Stopped(Event):
-    """The person stopped the training; what was learnt so far is kept in `lora`."""
+    """The person stopped the training; what was learnt so far is kept in `lora`, which is empty if it was cancelled."""
 
     kind: ClassVar[str] = "stopped"
     step: int
@@ -152,8 +194,11 @@ class Failed(Event):
 
 KINDS: dict[str, type[Event]] = {
     event.kind: event
-    for event in (Fetched, Started, Encoded, Stepped, Sampled, Saved, Warned, Resumed, Stopped, Finished, Failed)
-}
+    for event in (
+        Fetched, Started, Encoded, Stepped, Sampled, Validated, Saved, Warned, Lowered, Paused, Resumed, Stopped, Finished,
+        Failed,
+    )
+}  # fmt: skip
 
 
 def to_line(event: Event) -> str:

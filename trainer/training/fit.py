@@ -11,16 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import get_args
 
 from trainer.bases.source import Facts
 from trainer.errors import RunError
 from trainer.lora.keys import COMPONENTS, Component
+from trainer.lora.shape import Shape
 from trainer.sdxl.counts import Counts, Subject, configs_of
-from trainer.sdxl.memory import DrawingNeeds, Needs, drawing_sizes, step_count, training_needs, way_to_draw
+from trainer.sdxl.memory import DrawingNeeds, Keeping, Needs, drawing_sizes, step_count, training_needs, way_to_draw
 from trainer.settings import Precision, Recompute, Settings
 from trainer.training.machine import Machine
+from trainer.training.moments import remembered
 from trainer.training.plan import Plan
 
 _KEPT = {"fp32": "in fp32", "bf16": "in bf16", "fp16": "in fp16", "int8": "on an 8-bit base", "nf4": "on an NF4 base"}
@@ -68,7 +71,7 @@ class Job:
         """`cache` is the home's cache folder. Raises `RunError` where nothing would be trained."""
         if not (settings.unet_lr or settings.te1_lr or settings.te2_lr):
             raise RunError("Nothing would be trained: all three learning rates are 0. Set unet_lr, te1_lr or te2_lr.")
-        areas = [placement.bucket.width * placement.bucket.height for _, placement in plan.pictures]
+        areas = [entry.placement.bucket.width * entry.placement.bucket.height for entry in plan.pictures]
         return cls(settings, configs_of(facts), cache / "counts", max(areas), sum(areas) / len(areas))
 
     @property
@@ -78,17 +81,42 @@ class Job:
         rates = {"unet": settings.unet_lr, "te1": settings.te1_lr, "te2": settings.te2_lr}
         return tuple(component for component in COMPONENTS if rates[component] > 0)
 
-    def counts(self, half: bool) -> Counts:
-        """What it takes, computed in 16 or in 32 bits."""
-        return _counts(Subject(self.configs, self.trained, self.settings.rank, self.settings.resolution, half), self.cache)
+    @property
+    def text_once(self) -> bool:
+        """Whether captions are encoded before the first step, and never again."""
+        return self.settings.cache_text and self.trained == ("unet",)
+
+    def counts(self, machine: Machine, precision: Precision = "bf16") -> Counts:
+        """What it takes on a machine, where a base that is kept so is computed in 16 or in 32 bits."""
+        shape = replace(Shape.of(self.settings), alpha=1.0, rslora=False)  # which take no memory
+        half = machine.native != "fp32" and precision != "fp32"
+        return _counts(Subject(self.configs, self.trained, shape, self.settings.resolution, half, machine.fused), self.cache)
 
     def option(self, rung: Rung, machine: Machine) -> Option:
         """What a rung would need and take."""
-        half = machine.native != "fp32" and rung.precision != "fp32"
-        counts, own = self.counts(half), self.settings.resolution**2
-        needs = training_needs(counts, rung.precision, rung.recompute, self.settings.batch * self.largest / own)
-        step = step_count(counts, rung.precision, rung.recompute, self.settings.batch * self.mean / own)
-        return Option(rung, needs, machine.seconds(step, single=not half))
+        settings, counts = self.settings, self.counts(machine, rung.precision)
+        own, keeping = settings.resolution**2, self._keeping(rung, machine)
+        needs = training_needs(counts, rung.precision, rung.recompute, settings.batch * self.largest / own, keeping)
+        step = step_count(counts, rung.precision, rung.recompute, settings.batch * self.mean / own, self.text_once)
+        return Option(rung, needs, settings.accumulation * machine.seconds(step, single=not counts.subject.half))
+
+    def loading(self, rung: Rung, machine: Machine) -> int:
+        """Bytes of the computer's own memory that the base takes, in full, before it is packed or brought to a card."""
+        counts = self.counts(machine, rung.precision)
+        plain: Precision = rung.precision if rung.precision not in _ROUNDING else "bf16" if counts.subject.half else "fp32"
+        return sum(counts.weights(plain).values())
+
+    def _keeping(self, rung: Rung, machine: Machine) -> Keeping:
+        settings, packed = self.settings, rung.precision in _ROUNDING
+        trained = self.counts(machine, rung.precision).matrices().values()
+        return Keeping(
+            moments=remembered(settings.optimizer, chain(*trained)),
+            average=settings.ema > 0,
+            swapped=settings.optimizer.startswith("schedulefree"),
+            text_once=self.text_once,
+            text_away=self.text_once and machine.card,
+            loading=self.loading(rung, machine) if packed and not machine.card else 0,
+        )
 
     def rungs(self, native: Precision) -> list[Rung]:
         """What the settings leave to choose from."""
@@ -137,6 +165,17 @@ class Fit:
         why = f"; {self.above.rung} it would need {size(self.above.needs.total)}" if self.above else ", the fastest way"
         return f"Fits: {size(needs)} of {size(free)} free, {self.chosen.rung}{why}."
 
+    @property
+    def remark(self) -> str | None:
+        """What the computer's own memory has to do with it, where that is known to be too little to load the base."""
+        ram, loading = self.machine.ram, self.job.loading(self.chosen.rung, self.machine)
+        if ram is None or loading <= ram:
+            return None
+        return (
+            f"Loading the base takes up to {size(loading)} of the computer's own memory for a while, and {size(ram)} are free: "
+            "close other programs, or it may take very long."
+        )
+
 
 def fit(job: Job, machine: Machine) -> Fit:
     """The least slow rung that fits, or the smallest one if none does."""
@@ -157,6 +196,29 @@ def choose(job: Job, machine: Machine) -> Fit:
     if left_to_us and found.chosen.needs.peak > machine.free:
         raise RunError(found.sentence)
     return found
+
+
+def lower(found: Fit) -> Fit | None:
+    """One step down from the way that was taken, for when memory has run out in it all the same; see `below`."""
+    return below(found.chosen.rung, found.job, found.machine)
+
+
+def below(taken: Rung, job: Job, machine: Machine) -> Fit | None:
+    """The next way down from `taken` that the settings leave, if there is one.
+
+    What computes more twice comes first, as it changes no numbers: all that counts is whether a step itself then takes less,
+    for predictions have just been proved wrong. Then comes a base that is rounded more, if that makes the whole smaller.
+    """
+    before = job.option(taken, machine)
+    rungs = job.rungs(machine.native)
+    precisions = list(dict.fromkeys(rung.precision for rung in rungs))
+    alike = [job.option(rung, machine) for rung in rungs if rung.precision == taken.precision]
+    options = sorted((each for each in alike if each.needs.step < before.needs.step), key=lambda each: -each.needs.step)
+    if not options and taken.precision in precisions:
+        rounder = precisions[precisions.index(taken.precision) + 1 :]
+        options = [each for each in _ladder(job, machine) if each.rung.precision in rounder]
+        options = [each for each in options if each.needs.total < before.needs.total]
+    return Fit(job, machine, options[0], options[0].needs.total <= machine.free) if options else None
 
 
 def draw_fit(counts: Counts, free: int, native: Precision) -> tuple[DrawingNeeds, bool]:

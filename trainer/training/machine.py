@@ -63,6 +63,15 @@ class Machine:
     """Seconds to start an operation."""
     there: bool = True
     """Whether it is in this computer."""
+    fused: bool = True
+    """Whether it computes attention without keeping the score of every pair."""
+    ram: int | None = None
+    """Free bytes of the computer's own memory, where that is another one and is known."""
+
+    @property
+    def card(self) -> bool:
+        """Whether its memory is another one than the computer's own."""
+        return self.native != "fp32"
 
     def seconds(self, count: Count, single: bool = False) -> float:
         """An estimate of how long a computation takes; `single` for one in float32."""
@@ -119,11 +128,13 @@ def machine_of(device: torch.device) -> Machine:
 
 
 def _measured(device: torch.device) -> Machine:
+    import psutil
     import torch
 
     from trainer.sdxl.device import free_bytes, training_dtype
 
     free, dtype = free_bytes(device), training_dtype(device)
+    own = int(psutil.virtual_memory().available) if device.type == "cuda" else None
     if device.type == "cpu":
         square = torch.ones(512, 512)
         rate = 2 * 512**3 / _shortest(lambda: square @ square)
@@ -138,7 +149,8 @@ def _measured(device: torch.device) -> Machine:
     bandwidth = 2 * square.nbytes / _shortest(lambda: finished(square.clone))
     natives: dict[torch.dtype, Precision] = {torch.bfloat16: "bf16", torch.float16: "fp16"}
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    return Machine(name, free, natives.get(dtype, "fp32"), rate, bandwidth, CARD_LAUNCH)
+    fused = device.type != "mps"  # where a gradient is wanted, Apple's attention spells the scores out
+    return Machine(name, free, natives.get(dtype, "fp32"), rate, bandwidth, CARD_LAUNCH, fused=fused, ram=own)
 
 
 def _shortest(run: Callable[[], object]) -> float:

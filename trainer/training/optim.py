@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -15,14 +15,21 @@ from transformers.optimization import Adafactor
 from trainer.errors import RunError
 from trainer.lora.adapter import Adapter
 from trainer.lora.keys import COMPONENTS, Component
-from trainer.settings import LrSchedule, Settings
+from trainer.settings import LrSchedule, Settings, block_numbers
 
 EXTRAS = {
     "adamw8bit": ("bitsandbytes.optim", "AdamW8bit"),
     "prodigy": ("prodigyopt", "Prodigy"),
     "schedulefree_adamw": ("schedulefree", "AdamWScheduleFree"),
+    "schedulefree_prodigy": ("prodigyplus", "ProdigyPlusScheduleFree"),
 }
 """Where the optimizers are that come with the extra `optimizers`."""
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "prodigy": {"safeguard_warmup": True},
+    "schedulefree_prodigy": {"split_groups": False, "factored": False},  # one estimate for all, so that rates keep their ratio
+}
+_SCHEDULE_FREE = ("schedulefree_adamw", "schedulefree_prodigy")
 
 
 def rates(settings: Settings) -> dict[Component, float]:
@@ -35,10 +42,17 @@ def require(settings: Settings) -> None:
     """Raise `RunError` if the optimizer that the settings ask for is not installed, or cannot work with their rates."""
     if settings.optimizer in EXTRAS:
         _extra(settings.optimizer)
-    if settings.optimizer == "prodigy" and len(set(rates(settings).values())) > 1:
+    if settings.optimizer != "prodigy":
+        return
+    if len(set(rates(settings).values())) > 1:
         raise RunError(
             "Prodigy finds one learning rate for all parts: set unet_lr, te1_lr and te2_lr to one value, best 1, or to 0 for "
             "a part that is left alone."
+        )
+    if settings.lora_plus != 1 or any(rate not in (0, 1) for rate in block_numbers(settings.block_rates).values()):
+        raise RunError(
+            "Prodigy finds one learning rate for all layers: leave lora_plus at 1 and block_rates empty, or take "
+            "schedulefree_prodigy."
         )
 
 
@@ -53,14 +67,27 @@ def _extra(name: str) -> Any:
         ) from None
 
 
+def _groups(adapter: Adapter, settings: Settings) -> Iterator[dict[str, Any]]:
+    """The matrices that share a rate: one group per part of the base, in the order of `rates`, unless settings part it.
+
+    Blocks may have rates of their own, and LoRA+ gives the `up` matrices a higher one than `down` (arXiv 2402.12354).
+    """
+    for component, rate in rates(settings).items():
+        matrices: dict[float, list[torch.nn.Parameter]] = {}
+        for path, layer in adapter.layers[component].items():
+            factor = adapter.shape.rate_of(component, path)
+            matrices.setdefault(factor, []).append(layer.down)
+            matrices.setdefault(factor * settings.lora_plus, []).append(layer.up)
+        for factor, found in matrices.items():
+            lr = rate * factor
+            rated = {"lr": lr, "initial_lr": lr, "factor": factor, "weight_decay": settings.weight_decay}
+            yield {"params": found, "part": component, **rated}
+
+
 def make_optimizer(adapter: Adapter, settings: Settings) -> torch.optim.Optimizer:
-    """The optimizer with one group per part of the base, in the order of `rates`. Raises `RunError`, see `require`."""
+    """The optimizer, whose groups each say which part of the base they are of. Raises `RunError`, see `require`."""
     require(settings)
-    decay = settings.weight_decay
-    groups: list[dict[str, Any]] = [
-        {"params": adapter.parameters(component), "lr": rate, "initial_lr": rate, "weight_decay": decay}
-        for component, rate in rates(settings).items()
-    ]
+    groups = list(_groups(adapter, settings))
     name = settings.optimizer
     if name == "adamw":
         on_card = any(matrix.device.type == "cuda" for group in groups for matrix in group["params"])
@@ -69,8 +96,8 @@ def make_optimizer(adapter: Adapter, settings: Settings) -> torch.optim.Optimize
         return Lion(groups)
     if name == "adafactor":
         return cast(torch.optim.Optimizer, Adafactor(groups, lr=1.0, scale_parameter=False, relative_step=False))
-    other: Any = _extra(name)(groups, **({"safeguard_warmup": True} if name == "prodigy" else {}))
-    if name == "schedulefree_adamw":
+    other: Any = _extra(name)(groups, **_OPTIONS.get(name, {}))
+    if name in _SCHEDULE_FREE:
         other.train()
     return cast(torch.optim.Optimizer, other)
 
@@ -136,15 +163,6 @@ def curve(step: int, steps: int, warmup: float, schedule: LrSchedule = "cosine",
     return 0.5 * (1 + math.cos(math.pi * share / done[1]))
 
 
-def factors(settings: Settings, step: int, steps: int) -> list[float]:
-    """Factor of each group's learning rate at `step` of `steps`: the schedule's, or 0 from a part's stop on."""
-    schedule: LrSchedule = "constant" if settings.optimizer == "schedulefree_adamw" else settings.lr_schedule
-    factor = curve(step, steps, settings.warmup, schedule, settings.lr_cycles)
-    stops: dict[Component, float] = {"unet": settings.unet_stop, "te1": settings.te1_stop, "te2": settings.te2_stop}
-    ends = {part: round(stop * steps) if stop <= 1 else round(stop) for part, stop in stops.items()}
-    return [factor if step < ends[part] else 0.0 for part in rates(settings)]
-
-
 @dataclass
 class LossScale:
     """What the loss is multiplied by, so that small gradients do not vanish in float16 (arXiv 1710.03740).
@@ -180,10 +198,17 @@ class LossScale:
             self.value, self.steps = self.value * 2, 0
 
 
-def set_rates(optimizer: torch.optim.Optimizer, factors: Sequence[float]) -> None:
-    """Every group's learning rate as its first one times its factor."""
-    for group, factor in zip(optimizer.param_groups, factors, strict=True):
-        group["lr"] = group["initial_lr"] * factor
+def set_rates(optimizer: torch.optim.Optimizer, settings: Settings, step: int, steps: int, factor: float = 1.0) -> None:
+    """Give every group its learning rate at `step` of `steps`: its first one times the schedule's factor and `factor`.
+
+    From the stop of its part on it is 0.
+    """
+    schedule: LrSchedule = "constant" if settings.optimizer in _SCHEDULE_FREE else settings.lr_schedule
+    scheduled = curve(step, steps, settings.warmup, schedule, settings.lr_cycles)
+    stops: dict[Component, float] = {"unet": settings.unet_stop, "te1": settings.te1_stop, "te2": settings.te2_stop}
+    ends = {part: round(stop * steps) if stop <= 1 else round(stop) for part, stop in stops.items()}
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * ((scheduled if step < ends[group["part"]] else 0.0) * factor)
 
 
 def rest(optimizer: torch.optim.Optimizer) -> None:
@@ -197,6 +222,9 @@ def rest(optimizer: torch.optim.Optimizer) -> None:
                 matrix.grad = None
 
 
-def true_rates(optimizer: torch.optim.Optimizer) -> list[float]:
-    """Every group's learning rate; Prodigy's is that times its own estimate `d`."""
-    return [group["lr"] * group.get("d", 1.0) for group in optimizer.param_groups]
+def part_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The learning rate of each part, before what its blocks and LoRA+ make of it; with Prodigy's own estimate `d`."""
+    found: dict[str, float] = {}
+    for group in optimizer.param_groups:
+        found.setdefault(group["part"], group["lr"] / group["factor"] * group.get("d", 1.0))
+    return found

@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer.bases.source import Facts
 from trainer.data.buckets import Placement
-from trainer.data.dataset import Dataset, Picture
+from trainer.data.dataset import Dataset, Picture, prior_pictures
 from trainer.home import Home
 from trainer.sdxl.memory import reserve
 from trainer.settings import Settings
@@ -23,10 +23,10 @@ def outlook(dataset: Dataset, facts: Facts, settings: Settings, memory: str | No
     """The plan of a training and its fit, as one JSON object. Raises `UsageError` for a memory that is no size."""
     machine = _machine(memory)
     facts = facts.overruled(settings.family, settings.prediction)
-    plan = Plan.of(dataset, settings)
+    plan = Plan.of(dataset, settings, prior=prior_pictures(settings.prior_dataset))
     job = Job.of(settings, plan, facts, home.cache)
     found = fit(job, machine)
-    counts = job.counts(half=machine.native != "fp32")
+    counts = job.counts(machine)
     lora = counts.lora()
     way, drawable = draw_fit(counts, machine.free, machine.native)
     return {
@@ -35,13 +35,17 @@ def outlook(dataset: Dataset, facts: Facts, settings: Settings, memory: str | No
         "family": facts.family,
         "steps": plan.steps,
         "batch": plan.batch,
+        "accumulation": settings.accumulation,
+        "held_out": len(plan.held_out),
         "resolution": settings.resolution,
         "buckets": plan.buckets,
-        "crops": [_of_crop(picture, placement) for picture, placement in dict.fromkeys(plan.pictures)],
+        "crops": [_of_crop(entry.picture, entry.placement) for entry in dict.fromkeys(plan.pictures)],
         "machine": {"name": machine.name, "free": machine.free, "there": machine.there},
         "fits": found.fits,
         **_of_option(found.chosen),
         "sentence": found.sentence,
+        "remark": found.remark,
+        "text_away": job.text_once and machine.card,
         "memory": {**dataclasses.asdict(found.chosen.needs), "reserve": reserve(found.chosen.needs.peak)},
         "above": _of_option(found.above) if found.above else None,
         "below": _of_option(found.below) if found.below else None,
@@ -88,12 +92,13 @@ def _of_option(option: Option) -> dict[str, Any]:
 def _seconds(found: Fit, plan: Plan, machine: Machine) -> float:
     """Everything: encoding the pictures, the steps, the samples."""
     settings = found.job.settings
-    counts, side = found.job.counts(half=machine.native != "fp32"), settings.resolution
+    counts, side = found.job.counts(machine), settings.resolution
     encoding = machine.seconds(counts.encode(side), single=True) * len(plan.pictures)
     sample = settings.sample_steps * machine.seconds(counts.guided()) + machine.seconds(counts.decode(side), single=True)
     rounds = 1 + math.ceil(plan.steps / settings.sample_every) if settings.sample_every else 0
-    prompts = len(settings.sample_prompts) or min(2, plan.distinct)
-    return encoding + plan.steps * found.chosen.seconds + rounds * prompts * sample
+    prompts = (len(settings.sample_prompts) or min(2, plan.distinct)) * (2 if settings.sample_untriggered else 1)
+    measuring = math.ceil(plan.steps / settings.validate_every) * len(plan.held_out) * machine.seconds(counts.guided()) / 2
+    return encoding + plan.steps * found.chosen.seconds + rounds * prompts * sample + measuring
 
 
 _ITEMS = {
@@ -101,6 +106,7 @@ _ITEMS = {
     "vae": "VAE",
     "lora": "LoRA",
     "optimizer": "optimizer",
+    "average": "average",
     "activations": "activations",
     "working": "working set",
     "reserve": "reserve",
@@ -108,16 +114,21 @@ _ITEMS = {
 }
 
 
+_TEXT_AWAY = "Text is encoded once: the text encoders are on the card only then, and for the prompts of samples."
+
+
 def told_outlook(result: dict[str, Any]) -> list[str]:
     """The outlook as lines for a person."""
     memory, lora, machine = result["memory"], result["lora"], result["machine"]
     kind = "" if machine["there"] else " (an example of a card of this size)"
+    several = f" x {result['accumulation']}" if result["accumulation"] > 1 else ""
     return [
-        f"{result['pictures']} pictures, {result['steps']} steps of {result['batch']}, "
+        f"{result['pictures']} pictures, {result['steps']} steps of {result['batch']}{several}, "
         f"on the base {result['base']} ({result['family']}).",
         "  buckets    " + ", ".join(f"{bucket} ({count})" for bucket, count in result["buckets"].items()),
         result["sentence"],
-        *(f"  {name:<11}{size(memory[key]):>9}" for key, name in _ITEMS.items()),
+        *filter(None, [result["remark"], _TEXT_AWAY if result["text_away"] else None]),
+        *(f"  {name:<11}{size(memory[key]):>9}" for key, name in _ITEMS.items() if memory[key] or key != "average"),
         *(f"  {_told_option(result[which], which)}" for which in ("above", "below") if result[which]),
         *_told_crops(result["crops"]),
         f"Time: about {_duration(result['seconds_per_step'])} a step and {_duration(result['seconds'])} in all on "

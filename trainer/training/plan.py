@@ -1,94 +1,219 @@
-"""The plan of a training: which picture goes into which bucket, how many steps there are, which pictures each step sees.
+"""The plan of a training: which picture goes into which bucket, how many steps there are, which pictures are seen when.
 
-A function of the dataset and the settings alone: every step's pictures follow from (seed, step), so that a resumed
-training sees what an uninterrupted one would have seen. Knows no torch.
+A function of the datasets and the settings alone: the pictures of every micro-batch follow from (seed, its number), so that
+a resumed training sees what an uninterrupted one would have seen. A micro-batch is one batch of one bucket; a step takes one
+for each process and each accumulation, numbered on through the whole training. Knows no torch.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from random import Random
 
 from trainer.data.buckets import Bucket, Placement, place_within
 from trainer.data.dataset import Dataset, Picture
+from trainer.data.seeds import seed_of
+from trainer.data.shown import Shown
+from trainer.errors import DatasetError, RunError
 from trainer.settings import Settings
 
-
-def seed_of(*parts: int | str) -> int:
-    """A 63-bit seed from whatever a draw depends on: (seed, step, picture …)."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+LEAST_TO_HOLD_OUT = 4
+"""With fewer pictures none can be spared to measure progress."""
 
 
 def placements(picture: Picture, settings: Settings) -> Iterator[Placement]:
-    """Every way in which a picture is trained: at each resolution, and there mirrored too if that is asked for.
+    """Every way in which a picture is trained: at each resolution, there in each crop, and there mirrored if that is asked for.
 
     Where a small picture lands in the same bucket from two resolutions, it is there once.
     """
     wanted = (settings.resolution, *settings.resolutions)
     sized = [place_within(picture.width, picture.height, resolution, settings.max_upscale) for resolution in wanted]
-    for placement in dict.fromkeys(sized):
-        yield placement
-        if settings.flip:
-            yield replace(placement, mirrored=True)
+    for centred in dict.fromkeys(sized):
+        for placement in _crops(centred, picture.path.name, settings):
+            yield placement
+            if settings.flip:
+                yield replace(placement, mirrored=True)
+
+
+def _crops(centred: Placement, name: str, settings: Settings) -> list[Placement]:
+    """The middle crop, then as many others as are asked for and differ; more of them leave the first ones as they are."""
+    crops = [centred]
+    for number in range(1, min(settings.crops, centred.ways)):
+        random = Random(seed_of(settings.seed, "crop", name, number))
+        while (crop := centred.elsewhere(random)) in crops:
+            pass
+        crops.append(crop)
+    return crops
+
+
+def _shown(dataset: Dataset, pictures: Iterable[Picture], settings: Settings, prior: bool = False) -> list[Shown]:
+    """Each picture in each of its placements, as often as the dataset's repeats say."""
+    repeats, weights = dataset.repeats, dataset.weights
+    factor = settings.prior_weight if prior else 1.0
+    return [
+        Shown(picture, placement, factor * weights.get(picture.path.name, 1.0), prior)
+        for picture in pictures
+        for _ in range(repeats.get(picture.path.name, 1))
+        for placement in placements(picture, settings)
+    ]
+
+
+def _held_out(dataset: Dataset, settings: Settings) -> list[Picture]:
+    """The pictures that are not trained: those whose names hash lowest, so that a further picture displaces at most one.
+
+    Raises `DatasetError` if there are too few to spare any.
+    """
+    if not settings.validation_share:
+        return []
+    pictures = dataset.pictures
+    if len(pictures) < LEAST_TO_HOLD_OUT:
+        raise DatasetError(
+            f"{dataset.folder} has too few pictures to hold one out ({len(pictures)}): "
+            f"set validation_share to 0, or add pictures until there are {LEAST_TO_HOLD_OUT}."
+        )
+    count = min(max(1, round(settings.validation_share * len(pictures))), len(pictures) // 2)
+    chosen = sorted(pictures, key=lambda picture: seed_of(settings.seed, "held out", picture.path.name))[:count]
+    return [picture for picture in pictures if picture in chosen]
+
+
+@dataclass(frozen=True)
+class _Deck:
+    """Pictures by bucket, which are dealt in full batches: every pass is a new shuffle."""
+
+    members: dict[Bucket, list[int]]
+    batch: int
+    gone: frozenset[int]
+    seed: int
+    name: str
+    _last: dict[int, list[tuple[Bucket, list[int]]]] = field(default_factory=dict, compare=False)
+    """The batches of the pass that was asked for last, by its number: a shuffle of many pictures takes a while."""
+
+    @cached_property
+    def length(self) -> int:
+        """Batches of a pass."""
+        return sum(math.ceil(len(indices) / self.batch) for indices in self.members.values())
+
+    @cached_property
+    def left(self) -> dict[Bucket, list[int]]:
+        """What is not gone; no bucket here is empty."""
+        there = {bucket: [index for index in indices if index not in self.gone] for bucket, indices in self.members.items()}
+        return {bucket: indices for bucket, indices in sorted(there.items()) if indices}
+
+    def dealt(self, number: int) -> list[int]:
+        """The batch of this number, counted over all passes.
+
+        Others of its bucket, drawn anew, are in the places of pictures that are gone; where the whole bucket is gone, the
+        batch is of another one.
+        """
+        turn = number // self.length
+        if turn not in self._last:
+            batches = self._shuffled(turn)
+            self._last.clear()
+            self._last[turn] = batches
+        bucket, indices = self._last[turn][number % self.length]
+        if self.gone.isdisjoint(indices):
+            return list(indices)
+        random = Random(seed_of(self.seed, self.name, "gone", number))
+        if bucket not in self.left:
+            return random.choices(random.choice(list(self.left.values())), k=self.batch)
+        return [random.choice(self.left[bucket]) if index in self.gone else index for index in indices]
+
+    def _shuffled(self, turn: int) -> list[tuple[Bucket, list[int]]]:
+        """A bucket's last batch is filled up with further pictures of the bucket, so that each step weighs the same."""
+        random = Random(seed_of(self.seed, self.name, turn))
+        batches = []
+        for bucket, indices in sorted(self.members.items()):
+            order = random.sample(indices, len(indices))
+            order += random.choices(indices, k=-len(order) % self.batch)
+            batches += [(bucket, order[start : start + self.batch]) for start in range(0, len(order), self.batch)]
+        random.shuffle(batches)
+        return batches
 
 
 @dataclass(frozen=True)
 class Plan:
     """Pictures with their placements, by index; and the steps to take."""
 
-    pictures: tuple[tuple[Picture, Placement], ...]
-    """A picture is there once for each of its placements (at several resolutions, and mirrored), and for each repeat."""
+    pictures: tuple[Shown, ...]
+    """A picture is there once for each of its placements (at several resolutions, in crops, and mirrored), and for each
+    repeat; those of `prior_dataset` come last."""
     steps: int
     batch: int
     seed: int
+    held_out: tuple[Shown, ...] = ()
+    """Pictures that are never trained, each in its first placement."""
+    gone: frozenset[int] = frozenset()
+    """Pictures that are there no more: they keep their indices, and others take their places."""
 
     @classmethod
-    def of(cls, dataset: Dataset, settings: Settings) -> Plan:
+    def of(cls, dataset: Dataset, settings: Settings, processes: int = 1, prior: Dataset | None = None) -> Plan:
         """Place every picture; `settings.steps`, or as many as give each picture its passes, over all its placements.
 
-        A pass shows a picture as often as the dataset's repeats say. Raises `DatasetError` where these make no sense.
+        A pass shows a picture as often as the dataset's repeats say, and as many prior pictures as others. Raises
+        `DatasetError` where what `dataset.toml` says makes no sense, or too few pictures are there to hold any out.
         """
+        aside = _held_out(dataset, settings)
+        trained = [picture for picture in dataset.pictures if picture not in aside]
+        own = _shown(dataset, trained, settings)
+        others = _shown(prior, prior.pictures, settings, prior=True) if prior else []
         repeats = dataset.repeats
-        shown = [picture for picture in dataset.pictures for _ in range(repeats.get(picture.path.name, 1))]
-        placed = tuple((picture, where) for picture in shown for where in placements(picture, settings))
-        steps = settings.steps or math.ceil(settings.passes * len(shown) / settings.batch)
-        return cls(placed, steps, settings.batch, settings.seed)
+        showings = sum(repeats.get(picture.path.name, 1) for picture in trained) * (2 if others else 1)
+        steps = settings.steps or math.ceil(settings.passes * showings / (settings.batch * settings.accumulation * processes))
+        held = [Shown(picture, next(placements(picture, settings))) for picture in aside]
+        return cls((*own, *others), steps, settings.batch, settings.seed, tuple(held))
 
     def without(self, refused: set[int]) -> Plan:
-        """The same steps without some pictures, which turned out not to be readable."""
+        """The same steps without some pictures, which turned out not to be readable; those behind them move up."""
         kept = tuple(entry for index, entry in enumerate(self.pictures) if index not in refused)
-        return Plan(kept, self.steps, self.batch, self.seed)
+        return replace(self, pictures=kept)
+
+    def skipping(self, gone: Iterable[int]) -> Plan:
+        """The same plan with others in the places of pictures that are gone; all other batches stay as they were.
+
+        Raises `RunError` if none of the pictures, or of the prior ones, is left.
+        """
+        plan = replace(self, gone=frozenset(gone))
+        for deck in (plan._own, plan._prior):
+            if deck.members and not deck.left:
+                raise RunError("None of the pictures is there any more: put them back and resume the training.")
+        return plan
 
     @property
     def distinct(self) -> int:
-        """Pictures, however many placements each has."""
-        return len({picture.path for picture, _ in self.pictures})
+        """Pictures of the style that are trained, however many placements each has."""
+        return len({entry.picture.path for entry in self.pictures if not entry.prior})
 
     @property
     def buckets(self) -> dict[str, int]:
         """Placements per bucket, by `WIDTHxHEIGHT`."""
-        counts = Counter(placement.bucket for _, placement in self.pictures)
+        counts = Counter(entry.placement.bucket for entry in self.pictures)
         return {f"{bucket.width}x{bucket.height}": count for bucket, count in sorted(counts.items())}
 
-    def indices(self, step: int) -> list[int]:
-        """The pictures of `step` (from 0), all of one bucket: every pass is a new shuffle of full batches.
+    def indices(self, micro: int) -> list[int]:
+        """The pictures of the micro-batch of this number (from 0), all of one bucket.
 
-        A bucket's last batch is filled up with further pictures of the bucket, so that each step weighs the same.
+        Where there are prior pictures, every second micro-batch is of them, so that both are shown equally often.
         """
+        if not self._prior.members:
+            return self._own.dealt(micro)
+        deck = self._prior if micro % 2 else self._own
+        return deck.dealt(micro // 2)
+
+    @cached_property
+    def _own(self) -> _Deck:
+        return self._deck("pass", prior=False)
+
+    @cached_property
+    def _prior(self) -> _Deck:
+        return self._deck("prior", prior=True)
+
+    def _deck(self, name: str, prior: bool) -> _Deck:
         members: dict[Bucket, list[int]] = {}
-        for index, (_, placement) in enumerate(self.pictures):
-            members.setdefault(placement.bucket, []).append(index)
-        per_pass = sum(math.ceil(len(indices) / self.batch) for indices in members.values())
-        random = Random(seed_of(self.seed, "pass", step // per_pass))
-        batches = []
-        for _, indices in sorted(members.items()):
-            order = random.sample(indices, len(indices))
-            order += random.choices(indices, k=-len(order) % self.batch)
-            batches += [order[start : start + self.batch] for start in range(0, len(order), self.batch)]
-        random.shuffle(batches)
-        return batches[step % per_pass]
+        for index, entry in enumerate(self.pictures):
+            if entry.prior == prior:
+                members.setdefault(entry.placement.bucket, []).append(index)
+        return _Deck(members, self.batch, self.gone, self.seed, name)

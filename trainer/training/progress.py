@@ -12,16 +12,19 @@ from trainer.training.events import (
     Failed,
     Fetched,
     Finished,
+    Lowered,
+    Paused,
     Resumed,
     Sampled,
     Saved,
     Started,
     Stepped,
     Stopped,
+    Validated,
     Warned,
 )
 
-State = Literal["waiting", "encoding", "training", "stopped", "finished", "failed"]
+State = Literal["waiting", "encoding", "training", "paused", "stopped", "finished", "failed"]
 
 
 @dataclass
@@ -37,6 +40,8 @@ class Progress:
     last: Stepped | None = None
     losses: list[tuple[int, float, float]] = field(default_factory=list)
     """(step, loss, smoothed loss)."""
+    validated: list[Validated] = field(default_factory=list)
+    """Measurements on the pictures held out."""
     samples: list[Sampled] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     lora: str = ""
@@ -75,12 +80,18 @@ def fold(events: Iterable[Event | None], into: Progress | None = None) -> Progre
                 progress.state, progress.step, progress.message = "training", step, ""
                 progress.losses = [row for row in progress.losses if row[0] <= step]
                 progress.samples = [sample for sample in progress.samples if sample.step <= step]
+                progress.validated = [measured for measured in progress.validated if measured.step <= step]
             case Sampled():
                 progress.samples.append(event)
+            case Validated(message=message):
+                progress.validated.append(event)
+                progress.warnings += [message] if message else []
             case Saved() | None:
                 pass
-            case Warned(message=message):
+            case Warned(message=message) | Lowered(message=message):
                 progress.warnings.append(message)
+            case Paused(step=step, message=message):
+                progress.state, progress.step, progress.message = "paused", step, message
             case Stopped() | Finished():
                 progress.finished = event if isinstance(event, Finished) else None
                 progress.state = "finished" if progress.finished else "stopped"

@@ -53,24 +53,18 @@ def prove(path: Path, trained: Mapping[str, Factors], parts: Mapping[Component, 
     squares: dict[Component, float] = {}
     for name, layer in found.items():
         if part := component_of(name):
-            squares[part] = squares.get(part, 0.0) + _square(layer)
+            squares[part] = squares.get(part, 0.0) + layer.size() ** 2
     numbers = sum(layer.down.numel() + layer.up.numel() for layer in trained.values())
     share = numbers / (sum(_weights(model) for model in parts.values()) - numbers)
     return Proof(len(found), path.stat().st_size, share, {part: square**0.5 for part, square in squares.items()})
 
 
 def _same(found: Factors | None, trained: Factors | None) -> bool:
-    """Whether a layer of the file is the trained one, rounded to float16."""
-    if not found or not trained or found.alpha != trained.alpha:
+    """Whether a layer of the file is the trained one, rounded as a file rounds: to float16, its alpha to float32."""
+    if not found or not trained or found.alpha != torch.tensor(trained.alpha, dtype=torch.float32).item():
         return False
     pairs = ((found.down, trained.down), (found.up, trained.up))
     return all(torch.equal(one, other.detach().to("cpu", torch.float16)) for one, other in pairs)
-
-
-def _square(layer: Factors) -> float:
-    """||B A||² = sum((BᵀB) * (AAᵀ)), from what the file holds: what float16 rounds to zero changes nothing."""
-    down, up = layer.down.double(), layer.up.double()
-    return max(0.0, float(((up.T @ up) * (down @ down.T)).sum())) * (layer.alpha / layer.rank) ** 2
 
 
 def _weights(model: nn.Module) -> int:

@@ -11,7 +11,7 @@ import os
 import subprocess
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -231,6 +231,11 @@ def told_turns(result: dict[str, list[dict[str, str]]]) -> list[str]:
     return [turn["message"] for turn in result["ended"]] or ["The queue is empty."]
 
 
+def any_failed(result: dict[str, list[dict[str, str]]]) -> bool:
+    """Whether one of them failed."""
+    return any(turn["state"] == "failed" for turn in result["ended"])
+
+
 def _entry(folder: Path) -> Entry:
     try:
         run = Run.open(folder)
@@ -239,8 +244,8 @@ def _entry(folder: Path) -> Entry:
     progress = fold(run.events())
     state: str = progress.state
     if run.alive():
-        state = "at work"
-    elif state in ("encoding", "training"):
+        state = "paused" if state == "paused" else "at work"
+    elif state in ("encoding", "training", "paused"):
         state = "interrupted"
     return Entry(str(folder), state, progress.step, progress.steps, progress.message)
 
@@ -267,7 +272,8 @@ def _rest(run: Run, process: subprocess.Popen[bytes] | None) -> None:
     """
     try:
         if run.alive():
-            run.ask_to_stop()
+            with suppress(RunError):  # it has ended this moment
+                run.ask("stop")
             while _at_work(run, process):
                 time.sleep(TICK / 10)
     finally:

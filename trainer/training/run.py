@@ -7,7 +7,7 @@ samples/         pictures drawn on the way
 NAME.safetensors the LoRA
 NAME.json, .png  what other programs show it by
 heartbeat.json   the process that works on it
-stop             a file: please stop and keep what there is
+stop, pause …    empty files: what that process is asked for (see `Wish`)
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import psutil
 import tomlkit
@@ -27,8 +28,17 @@ from tomlkit.exceptions import ParseError
 
 from trainer.errors import ImpastoError, RunError, storing
 from trainer.home import safe_name, write_atomically
-from trainer.settings import Settings, validated
+from trainer.settings import Settings
+from trainer.settings_text import validated
 from trainer.training.events import Event, Failed, from_line, to_line
+from trainer.training.progress import fold
+
+Wish = Literal["stop", "cancel", "pause", "sample", "save"]
+"""What the process that works on a run can be asked for, after the step it is at.
+
+stop: end, and write the LoRA as it is; cancel: end, and write none; pause: wait as long as the wish is there;
+sample: draw the sample pictures; save: write a checkpoint.
+"""
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,24 @@ class Run:
         except (ParseError, KeyError, TypeError, UnicodeDecodeError) as error:
             raise RunError(f"{path} is damaged ({error}): start a new run.") from None
 
+    def with_steps(self, steps: int) -> Run:
+        """The same run, with so many steps in all from now on; its settings.toml says so, and keeps what else is in it.
+
+        Raises `RunError` if it is being trained or has taken more already, `SettingsError`.
+        """
+        settings = validated({**self.settings.model_dump(), "steps": steps})
+        taken = fold(self.events()).step
+        if self.alive():
+            raise RunError(f"{self.folder} is being trained: stop it before you change its steps.")
+        if steps < max(1, taken):
+            raise RunError(f"{self.folder} has taken {taken} steps already: ask for {max(1, taken)} or more, not {steps}.")
+        path = self.folder / "settings.toml"
+        document = tomlkit.parse(path.read_text(encoding="utf-8"))
+        document["settings"]["steps"] = steps  # type: ignore[index]
+        with storing(path):
+            write_atomically(path, tomlkit.dumps(document).encode("utf-8"))
+        return replace(self, settings=settings)
+
     @property
     def name(self) -> str:
         """The LoRA's name."""
@@ -103,15 +131,23 @@ class Run:
             with self.events_path.open(encoding="utf-8", errors="replace") as lines:
                 yield from (event for event in map(from_line, lines) if event is not None)
 
-    def ask_to_stop(self) -> None:
-        """Leave word for the process that works on this run."""
+    def ask(self, wish: Wish) -> None:
+        """Leave word for the process that works on this run; what pauses wakes to end. Raises `RunError`, `StorageError`."""
+        if not self.alive():
+            raise RunError(f"{self.folder} is not being trained, or has not begun yet: it cannot {wish} now.")
         with storing(self.folder):
-            (self.folder / "stop").touch()
+            (self.folder / wish).touch()
+        if wish in ("stop", "cancel"):
+            self.granted("pause")
 
-    @property
-    def asked_to_stop(self) -> bool:
-        """Whether somebody asked."""
-        return (self.folder / "stop").exists()
+    def wishes(self, wish: Wish) -> bool:
+        """Whether somebody asked for it, and it is not granted yet."""
+        return (self.folder / wish).exists()
+
+    def granted(self, wish: Wish) -> None:
+        """Take a wish away: it is fulfilled, or no longer wanted. Raises `StorageError`."""
+        with storing(self.folder):
+            (self.folder / wish).unlink(missing_ok=True)
 
     def alive(self) -> bool:
         """Whether a living process works on this run: one with the heartbeat's number *and* start time."""
@@ -130,27 +166,44 @@ class Run:
         """
         if self.alive():
             raise RunError(f"{self.folder} is being trained by another process: wait for it, or stop it.")
-        with storing(self.folder):
-            (self.folder / "stop").unlink(missing_ok=True)
-            beat = {"pid": os.getpid(), "started": psutil.Process().create_time()}
-            write_atomically(self.folder / "heartbeat.json", json.dumps(beat).encode())
-            log = self.events_path.open("a+b", buffering=0)
-        with log:
-            try:
-                self._end_line(log)
-                for event in events:
-                    with storing(self.events_path):
-                        log.write(_bytes(event))
-                    yield event
-            except ImpastoError as error:
-                self._note(log, str(error))
-                raise
-            except Exception as error:
-                self._note(log, f"{type(error).__name__}: {error}")
-                raise
-            finally:
-                (self.folder / "heartbeat.json").unlink(missing_ok=True)
-                (self.folder / "stop").unlink(missing_ok=True)
+        for wish in get_args(Wish):
+            self.granted(wish)
+        self._sweep()
+        try:
+            with storing(self.folder):
+                beat = {"pid": os.getpid(), "started": psutil.Process().create_time()}
+                write_atomically(self.folder / "heartbeat.json", json.dumps(beat).encode())
+                log = self.events_path.open("a+b", buffering=0)
+            with log:
+                yield from self._logged(events, log)
+        finally:
+            with contextlib.suppress(OSError):  # what stays is known for a dead process's, and the next start removes it
+                for name in ("heartbeat.json", *get_args(Wish)):
+                    (self.folder / name).unlink(missing_ok=True)
+
+    def _logged(self, events: Iterable[Event], log: FileIO) -> Iterator[Event]:
+        """`events`, each after it is in the log."""
+        try:
+            self._end_line(log)
+            for event in events:
+                with storing(self.events_path):
+                    log.write(_bytes(event))
+                yield event
+        except ImpastoError as error:
+            self._note(log, str(error))
+            raise
+        except Exception as error:
+            self._note(log, f"{type(error).__name__}: {error}")
+            raise
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left half-written."""
+        for left in [*self.folder.glob(".*.part"), *self.folder.glob("*/.*.part")]:
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):  # it takes room, and does no other harm
+                    left.unlink()
 
     def _end_line(self, log: FileIO) -> None:
         """End a line that a killed process left unfinished, so that the next event has a line of its own."""

@@ -21,18 +21,23 @@ from trainer.settings import Settings
 from trainer.training.events import Event, Sampled, Warned
 from trainer.training.plan import Plan
 from trainer.training.run import Run
+from trainer.training.state import Training
 
 
-def sample_prompts(run: Run, plan: Plan) -> list[str]:
-    """What the samples show: what was asked for, else the captions of the first and the middle picture.
+def sample_prompts(run: Run, plan: Plan) -> list[tuple[str, int]]:
+    """What the samples show, each with its seed: what was asked for, else the captions of the first and the middle picture.
 
-    A caption means its brackets; what was asked for is a prompt, whose brackets weigh.
+    A caption means its brackets; what was asked for is a prompt, whose brackets weigh. With the trigger word; if that is
+    asked for, each without it too, and from the same seed.
     """
-    asked = list(run.settings.sample_prompts)
+    settings = run.settings
+    asked = list(settings.sample_prompts)
     if not asked:
-        pictures = [plan.pictures[0][0], plan.pictures[len(plan.pictures) // 2][0]]
-        asked = list(dict.fromkeys(literal(_caption(picture, run.settings)) for picture in pictures))
-    return [with_trigger(prompt, literal(run.settings.trigger)) for prompt in asked]
+        own = [entry.picture for entry in plan.pictures if not entry.prior]
+        asked = list(dict.fromkeys(literal(_caption(picture, settings)) for picture in (own[0], own[len(own) // 2])))
+    plain = [(prompt, settings.seed + number) for number, prompt in enumerate(asked)]
+    called = [(with_trigger(prompt, literal(settings.trigger)), seed) for prompt, seed in plain]
+    return [*called, *(sample for sample in plain if settings.sample_untriggered and sample not in called)]
 
 
 def _caption(picture: Picture, settings: Settings) -> str:
@@ -40,15 +45,16 @@ def _caption(picture: Picture, settings: Settings) -> str:
     return without_wildcards(picture.caption, Random(settings.seed)) if settings.wildcards else picture.caption
 
 
-def draw_samples(run: Run, base: Base, plan: Plan, step: int) -> Iterator[Event]:
-    """Draw every sample prompt with the weights of this moment. One that cannot be drawn does not end the training."""
-    settings = run.settings
-    for number, prompt in enumerate(sample_prompts(run, plan)):
-        side, seed = settings.resolution // 32 * 32, settings.seed + number
+def draw_samples(training: Training) -> Iterator[Event]:
+    """Draw every sample prompt with what has been learnt. One that cannot be drawn does not end the training."""
+    run, settings, step = training.run, training.run.settings, training.step
+    side = settings.resolution // 32 * 32
+    for number, (prompt, seed) in enumerate(sample_prompts(run, training.plan)):
         asked = Request(prompt=prompt, seed=seed, steps=settings.sample_steps, cfg=settings.sample_cfg, width=side, height=side)
-        path = run.samples / f"{step:06d}-{number}.png"
+        path, first = (run.samples / f"{when:06d}-{number}.png" for when in (step, 0))
         try:
-            picture = _drawn(base, asked)
+            with training.learnt(settings.sample_weight):
+                picture = _drawn(training.base, asked)
         except DrawingError as error:
             yield Warned(message=f"A sample was left out: {error}")
             continue
@@ -58,7 +64,13 @@ def draw_samples(run: Run, base: Base, plan: Plan, step: int) -> Iterator[Event]
             yield Warned(message="A sample was left out: memory ran out while it was drawn. The training goes on.")
             continue
         write_png(path, picture, infotext(asked, run.base))
-        yield Sampled(step=step, prompt=prompt, path=path.relative_to(run.folder).as_posix())
+        yield Sampled(
+            step=step,
+            prompt=prompt,
+            path=path.relative_to(run.folder).as_posix(),
+            base=first.relative_to(run.folder).as_posix() if step and first.is_file() else "",
+            weight=settings.sample_weight,
+        )
 
 
 @torch.no_grad()

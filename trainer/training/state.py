@@ -1,4 +1,4 @@
-"""The state of a training: what it consists of, and how it is kept on the disk and found again.
+"""The state of a training: what it consists of, and how it is put back to where a checkpoint was written.
 
 Which step is taken next, and when the state is kept, is the loop's.
 """
@@ -6,24 +6,30 @@ Which step is taken next, and when the state is kept, is the loop's.
 from __future__ import annotations
 
 import math
-import time
-from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from trainer.data.cache import Encoded as EncodedPicture
+from trainer.data.cache import Encoded
 from trainer.lora.adapter import Adapter
+from trainer.lora.shape import Shape
 from trainer.sdxl.base import Base
-from trainer.settings import Recompute, Settings
+from trainer.settings import Settings
 from trainer.training import checkpoint, optim
+from trainer.training.average import Average, holding, weighed
 from trainer.training.checkpoint import Checkpoint
-from trainer.training.events import Event, Saved, Warned
+from trainer.training.events import Event, Warned
+from trainer.training.fit import Rung
 from trainer.training.guard import Guard
+from trainer.training.pace import Pace
 from trainer.training.plan import Plan
+from trainer.training.processes import Processes
 from trainer.training.run import Run
+from trainer.training.spill import Spill
+from trainer.training.texts import Texts
 
 
 @dataclass
@@ -35,47 +41,55 @@ class Training:
     adapter: Adapter
     optimizer: torch.optim.Optimizer
     plan: Plan
-    encoded: list[EncodedPicture]
+    encoded: dict[int, Encoded]
+    """The plan's pictures by their index, but for those that are gone."""
+    held_out: list[Encoded]
+    """Pictures that are measured on and never trained."""
+    texts: Texts
     abar: torch.Tensor
+    rung: Rung
     cache: Path
     """Where it is remembered what the base is known by."""
-    recompute: Recompute
+    processes: Processes
+    average: Average | None = None
+    """What becomes the LoRA, where an average is asked for."""
     scale: optim.LossScale | None = None
     """Where the gradients are float16."""
     step: int = 0
     smoothed: float = math.nan
     guard: Guard = field(default_factory=Guard)
-    earlier: float = 0.0
-    """Seconds that the run took before it was resumed."""
-    began: float = field(default_factory=time.monotonic)
-    ticks: deque[float] = field(default_factory=lambda: deque(maxlen=30))
+    validated: list[tuple[int, float]] = field(default_factory=list)
+    """Steps at which it was measured, and the losses."""
+    spill: Spill | None = None
+    """Where there is a card that can spill."""
+    pace: Pace = field(default_factory=Pace)
 
     @property
-    def seconds(self) -> float:
-        """Seconds of training, over all resumptions."""
-        return self.earlier + time.monotonic() - self.began
+    def done(self) -> bool:
+        """Whether all steps are taken."""
+        return self.step >= self.plan.steps
+
+    def micros(self, step: int) -> range:
+        """The numbers of the micro-batches that this process takes in a step, counted from 0."""
+        each = self.run.settings.accumulation * self.processes.count
+        return range(step * each + self.processes.index, (step + 1) * each, self.processes.count)
+
+    @contextmanager
+    def learnt(self, weight: float = 1.0) -> Iterator[None]:
+        """While it lasts, the adapter holds what has been learnt, at a weight; then what is trained on, bit for bit."""
+        with ExitStack() as held:
+            held.enter_context(optim.averaged(self.optimizer))
+            if self.average:
+                held.enter_context(holding(self.adapter, self.average.matrices))
+            held.enter_context(holding(self.adapter, weighed(self.adapter, weight)))
+            yield
 
 
-def fresh(base: Base, settings: Settings) -> tuple[Adapter, torch.optim.Optimizer]:
-    """A LoRA that changes nothing yet, put into the base, and its optimizer."""
+def fresh(base: Base, settings: Settings) -> tuple[Adapter, torch.optim.Optimizer, Average | None]:
+    """A LoRA that changes nothing yet, put into the base, its optimizer, and its average if one is asked for."""
     parts = {component: base.parts[component] for component in optim.rates(settings)}
-    adapter = Adapter.inject(parts, settings.rank, settings.alpha, settings.seed)
-    return adapter, optim.make_optimizer(adapter, settings)
-
-
-def save(training: Training) -> Saved:
-    """A checkpoint of this moment."""
-    run = training.run
-    moment = checkpoint.Moment(
-        step=training.step,
-        smoothed=training.smoothed,
-        seconds=training.seconds,
-        scale=training.scale,
-        guard=training.guard,
-    )
-    keep = run.settings.keep_checkpoints
-    folder = checkpoint.write(run.checkpoints, moment, training.adapter, training.optimizer, keep)
-    return Saved(step=training.step, path=folder.relative_to(run.folder).as_posix())
+    adapter = Adapter.inject(parts, Shape.of(settings), settings.seed)
+    return adapter, optim.make_optimizer(adapter, settings), Average(adapter, settings.ema) if settings.ema else None
 
 
 def rewound(training: Training) -> Generator[Event, None, Checkpoint | None]:
@@ -85,13 +99,16 @@ def rewound(training: Training) -> Generator[Event, None, Checkpoint | None]:
     for path in checkpoint.damaged(folder, done):
         yield Warned(message=f"The checkpoint {path.name} is damaged, and is passed over.")
     if done:
-        checkpoint.restore(done, training.adapter, training.optimizer)
+        checkpoint.restore(done, training.run, training.adapter, training.optimizer)
+        if training.average:
+            training.average.load(done.average)
         training.step, training.smoothed, training.guard = done.step, done.smoothed, done.guard
         training.scale = training.scale and (done.scale or training.scale)
     else:
         if training.step:
             training.adapter.eject()
-            training.adapter, training.optimizer = fresh(training.base, training.run.settings)
+            training.adapter, training.optimizer, training.average = fresh(training.base, training.run.settings)
         training.step, training.smoothed, training.guard = 0, math.nan, Guard()
         training.scale = training.scale and optim.LossScale()
+    training.validated = [measured for measured in training.validated if measured[0] <= training.step]
     return done

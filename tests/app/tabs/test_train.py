@@ -1,5 +1,8 @@
+import json
+import os
 from typing import Any
 
+import psutil
 import pytest
 
 from app.desk import Desk
@@ -9,6 +12,8 @@ from tests.app.conftest import in_blocks
 from trainer.errors import BaseModelError, DatasetError, ImpastoError, RunError, SettingsError
 from trainer.training import events
 from trainer.training.run import Run
+
+STARTED = events.Started(steps=20, pictures=3, base="starter", device="cpu", buckets={})
 
 
 @pytest.fixture
@@ -44,6 +49,13 @@ def test_one_button_makes_a_run_and_starts_it(tab: TrainTab, desk: Desk, done: l
     assert run.dataset == desk.home.datasets / "stripes"
     assert done == ["unloaded", "started stripes"]
     assert updates[tab.run]["value"] == "stripes"
+
+
+def test_prior_pictures_may_be_a_dataset_of_the_page(tab: TrainTab, desk: Desk, done: list[str]) -> None:
+    tab.start(given(tab, name="one", prior_dataset="stripes"))
+    assert desk.trainings.open("one").settings.prior_dataset == str(desk.home.datasets / "stripes")
+    tab.start(given(tab, name="two", prior_dataset="/elsewhere"))
+    assert desk.trainings.open("two").settings.prior_dataset == "/elsewhere"
 
 
 def test_a_second_run_of_the_same_name_gets_another_folder(tab: TrainTab, desk: Desk, done: list[str]) -> None:
@@ -98,17 +110,65 @@ def test_a_run_whose_process_is_gone_can_be_resumed(tab: TrainTab, desk: Desk, d
     shown = tab.look("stripes", "")
     assert "was interrupted" in shown[tab.status]
     assert shown[tab.resume]["visible"]
-    assert not shown[tab.stop]["visible"]
-    tab.go_on("stripes")
+    assert offered(tab, shown) == {"resume"}
+    tab.resume_run("stripes")
     assert done[2:] == ["unloaded", "started stripes"]
     with pytest.raises(RunError, match="no run gone"):
         tab.look("gone", "")
 
 
-def test_stop_leaves_word_in_the_run(tab: TrainTab, desk: Desk, done: list[str]) -> None:
+def under_way(tab: TrainTab, run: Run, *told: events.Event) -> dict[Any, Any]:
+    """What the page shows of `run` when this very process works on it and has told of `told`."""
+    beat = {"pid": os.getpid(), "started": psutil.Process().create_time()}
+    (run.folder / "heartbeat.json").write_text(json.dumps(beat), encoding="utf-8")
+    with run.events_path.open("a", encoding="utf-8") as log:
+        log.writelines(events.to_line(event) + "\n" for event in told)
+    return tab.look(run.folder.name, "")
+
+
+def offered(tab: TrainTab, shown: dict[Any, Any]) -> set[str]:
+    """Which of the buttons about a run are there."""
+    buttons = [("resume", tab.resume), ("go_on", tab.go_on), *tab.wishes.items()]
+    return {name for name, button in buttons if shown[button]["visible"]}
+
+
+def test_what_is_asked_of_a_training_is_left_in_its_run(tab: TrainTab, desk: Desk, done: list[str]) -> None:
     tab.start(given(tab))
-    tab.ask_to_stop("stripes")
-    assert desk.trainings.open("stripes").asked_to_stop
+    run = desk.trainings.open("stripes")
+    assert offered(tab, under_way(tab, run, STARTED)) == {"pause", "sample", "stop", "cancel"}
+    shown = tab.asker("sample")("stripes")
+    assert run.wishes("sample")
+    assert offered(tab, shown) == {"pause", "stop", "cancel"}, "asked for once is enough"
+    shown = tab.asker("stop")("stripes")
+    assert run.wishes("stop")
+    assert offered(tab, shown) == set()
+    assert "Stopping" in shown[tab.status]
+
+
+def test_a_pause_ends_when_it_is_no_longer_asked_for(tab: TrainTab, desk: Desk, done: list[str]) -> None:
+    tab.start(given(tab))
+    run = desk.trainings.open("stripes")
+    under_way(tab, run, STARTED)
+    assert "pauses after the step" in tab.asker("pause")("stripes")[tab.status]
+    shown = under_way(tab, run, events.Paused(step=3))
+    assert "is paused" in shown[tab.status]
+    assert offered(tab, shown) == {"go_on", "stop", "cancel"}
+    tab.end_pause("stripes")
+    assert not run.wishes("pause")
+    assert "Training" in under_way(tab, run, events.Resumed(step=3))[tab.status]
+
+
+def test_a_run_that_nobody_works_on_can_be_asked_for_nothing(tab: TrainTab, done: list[str]) -> None:
+    tab.start(given(tab))
+    with pytest.raises(RunError, match="not being trained"):
+        tab.asker("pause")("stripes")
+
+
+def test_a_measurement_alone_is_shown_at_once(tab: TrainTab, desk: Desk, done: list[str]) -> None:
+    tab.start(given(tab))
+    seen = under_way(tab, desk.trainings.open("stripes"), STARTED)[tab.seen]
+    under_way(tab, desk.trainings.open("stripes"), events.Validated(step=0, loss=0.5, best=0))
+    assert tab.look("stripes", seen)[tab.seen] != seen
 
 
 def test_the_fit_is_asked_of_the_engine(tab: TrainTab, monkeypatch: pytest.MonkeyPatch) -> None:
