@@ -58,6 +58,13 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {message}. See `{self.prog} --help`.")
 
 
+Told = Callable[[dict[str, Any]], list[str]]
+"""What a person is told of a result."""
+
+Add = Callable[[str, str, Command, Told], argparse.ArgumentParser]
+"""Makes a command of a name, what it does, what does it, and what is told of it."""
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     root = _Parser(prog="impasto", description="Train and mix style LoRAs for Stable Diffusion XL.")
@@ -65,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--home", help="folder for datasets, runs and LoRAs (default: ~/Impasto)")
     known = root.add_subparsers(dest="name", metavar="COMMAND", required=True, parser_class=_Parser)
 
-    def add(name: str, does: str, command: Command, told: Callable[[dict[str, Any]], list[str]]) -> argparse.ArgumentParser:
+    def add(name: str, does: str, command: Command, told: Told) -> argparse.ArgumentParser:
         sub = known.add_parser(name, help=does, description=does)
         sub.add_argument("--json", action="store_true", help="print one JSON object")
         sub.set_defaults(command=command, told=told, failed=lambda result: False)
@@ -82,7 +89,14 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_training(sub)
     sub.add_argument("--memory", metavar="SIZE", help="as if so much were free on a card, such as 12GiB")
+    _add_running(add)
+    _add_drawing(add)
+    _add_files(add)
+    return root
 
+
+def _add_running(add: Add) -> None:
+    """The commands for runs that there are."""
     sub = add(
         "resume", "Go on with a run that waits, or from its last checkpoint.", commands_training.resume, told.told_training
     )
@@ -101,6 +115,9 @@ def parser() -> argparse.ArgumentParser:
 
     _add_queue(add("queue", "List the runs that wait for their turn, or change them.", commands_training.queue, told_queue))
 
+
+def _add_drawing(add: Add) -> None:
+    """The commands that draw."""
     sub = add("generate", "Draw a picture, with any number of LoRAs.", commands.generate, lambda result: [result["picture"]])
     sub.add_argument("prompt", metavar="PROMPT")
     _add_drawn_base(sub)
@@ -118,6 +135,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=1)
     sub.add_argument("--out", type=Path, metavar="PNG", help="default: beside the file")
 
+
+def _add_files(add: Add) -> None:
+    """The commands about files."""
     sub = add("import", "Turn a kohya config into settings.", commands.import_config, kohya.told_import)
     sub.add_argument("config", type=Path, metavar="CONFIG", help="a .toml of sd-scripts or a .json of the kohya_ss GUI")
     sub.add_argument("--out", type=Path, metavar="FILE.toml", help="write the settings here, for `impasto train --settings`")
@@ -128,7 +148,6 @@ def parser() -> argparse.ArgumentParser:
 
     sub = add("inspect", "Tell what LoRA files and base models are.", commands.inspect, told.told_inspection)
     sub.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    return root
 
 
 def _add_queue(queue: argparse.ArgumentParser) -> None:

@@ -93,7 +93,5 @@ class Adapter:
     @torch.no_grad()
     def size_of_change(self, component: Component) -> float:
         """Frobenius norm of all changes of a part together."""
-        total = torch.zeros(())
-        for layer in self.layers.get(component, {}).values():
-            total += square(layer.up, layer.down).cpu() * layer.scale**2
-        return float(total.clamp(min=0).sqrt())
+        squares = [square(layer.up, layer.down) * layer.scale**2 for layer in self.layers.get(component, {}).values()]
+        return float(torch.stack(squares).sum().clamp(min=0).sqrt()) if squares else 0.0  # a card is waited for only once

@@ -34,6 +34,7 @@ from trainer.training.processes import Processes
 from trainer.training.progress import fold
 from trainer.training.record import Record
 from trainer.training.run import Run
+from trainer.training.shaping import require_same
 from trainer.training.spill import Spill
 from trainer.training.state import Training, fresh
 from trainer.training.texts import Texts
@@ -77,6 +78,8 @@ class Task:
 def task_of(run: Run, home: Home) -> Generator[Event, None, Task]:
     """What `run` consists of, and how this machine takes it. Raises `ImpastoError`."""
     optim.require(run.settings)
+    if done := checkpoint.newest(run.checkpoints):
+        require_same(done.settings, run.settings, run.folder)
     processes = Processes.found()
     record = yield from _recorded(run, processes)
     plan = record.plan(run.settings, processes.count)
@@ -119,8 +122,8 @@ def _located(source: str) -> Generator[Event, None, Facts]:
 
 
 def _fit(run: Run, plan: Plan, facts: Facts, device: torch.device, home: Home) -> Fit:
-    """How this machine takes the run. One that is gone on with keeps its precision, so that its steps stay the same; where
-    memory has run out, it goes on in the way that needs less.
+    """How this machine takes the run. One that is gone on with keeps its precision, so that its steps stay the same, unless a
+    person asks for another; where memory has run out, it goes on in the way that needs less.
     """
     ways = [event for event in run.events() if isinstance(event, Started | Lowered) and event.precision]
     job, machine = Job.of(run.settings, plan, facts, home.cache), machine_of(device)
@@ -130,6 +133,8 @@ def _fit(run: Run, plan: Plan, facts: Facts, device: torch.device, home: Home) -
     if isinstance(taken, Lowered):
         option = job.option(Rung(taken.precision, taken.recompute), machine)
         return Fit(job, machine, option, option.needs.total <= machine.free)
+    if run.settings.precision != "auto":
+        return choose(job, machine)
     kept = replace(job, settings=run.settings.model_copy(update={"precision": taken.precision}))
     try:
         return replace(choose(kept, machine), job=job)
