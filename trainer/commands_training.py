@@ -16,7 +16,19 @@ from trainer import presets
 from trainer.bars import bar, begin, reach, say
 from trainer.errors import UsageError
 from trainer.home import Home
-from trainer.training.events import Encoded, Event, Fetched, Finished, Lowered, Paused, Resumed, Started, Stepped, Warned
+from trainer.training.events import (
+    Encoded,
+    Event,
+    Fetched,
+    Finished,
+    Lowered,
+    Paused,
+    Resumed,
+    Started,
+    Stepped,
+    Validated,
+    Warned,
+)
 from trainer.training.interrupts import heeded
 from trainer.training.processes import Processes
 from trainer.training.progress import Progress, fold
@@ -183,6 +195,8 @@ class _Teller(contextlib.ExitStack):
         """Tell of one event."""
         match event:
             case Warned(message=message) | Lowered(message=message):
+                say(message)
+            case Validated(message=message) if message:
                 say(message)
             case Paused(message=message):
                 say(message or "It waits: `impasto resume RUN` goes on with it.")
