@@ -5,6 +5,7 @@ Knows neither tabs nor runs, and no setting by name but those that have a better
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
@@ -57,6 +58,15 @@ ON_CHANGE = """(...values) => {
 def label(name: str) -> str:
     """What a setting is called in the page."""
     return LABELS.get(name, name.replace("_", " ").capitalize())
+
+
+def in_page_words(sentence: str) -> str:
+    """A sentence that begins with a setting's name, as the page calls it: `U-Net learning rate (unet_lr) must be …`."""
+    name = (re.match(r"(\w+)(?= must |, [^,]+, must )", sentence) or [""])[0]
+    if name not in Settings.model_fields:
+        return sentence
+    shown = label(name) if label(name) == name.capitalize() else f"{label(name)} ({name})"
+    return shown + sentence.removeprefix(name)
 
 
 def title(group: type[Group]) -> str:

@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 
 import gradio as gr
 
+from app.form import in_page_words
 from trainer.errors import ImpastoError
 
 P = ParamSpec("P")
@@ -24,7 +25,7 @@ def told(handler: Callable[P, R]) -> Callable[P, R]:
         try:
             return handler(*given, **named)
         except ImpastoError as error:
-            raise gr.Error(html.escape(str(error)), print_exception=False) from error
+            raise gr.Error(html.escape(in_page_words(str(error))), print_exception=False) from error
 
     return handle
 

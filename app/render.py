@@ -1,4 +1,4 @@
-"""A run's progress as what is shown: a sentence, a bar, the curve of the loss, samples. Pure functions of `Progress`.
+"""A run's progress as what is shown: sentences, a bar, samples. Functions of `Progress`, and of what lies in the run's folder.
 
 Markup is made from numbers alone; text that people or files gave goes into Markdown, every sign of it literal.
 """
@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.notice import literal
-from trainer.training.events import Sampled, Validated
+from trainer.data.captions import with_trigger
+from trainer.sdxl.prompt import literal as literal_prompt
+from trainer.training.events import Sampled
 from trainer.training.outlook import told_outlook
 from trainer.training.progress import Progress
 from trainer.training.run import Run, Wish
@@ -18,11 +20,11 @@ from trainer.training.run import Run, Wish
 Situation = Literal[
     "starting", "encoding", "training", "pausing", "paused", "stopping", "cancelling", "stopped", "finished", "failed", "lost"
 ]  # fmt: skip
-MOST_POINTS = 300
+UNDER_WAY: tuple[Situation, ...] = ("encoding", "training", "pausing", "paused", "stopping", "cancelling")
+"""Those in which a run's buttons have their places, whether they can be pressed or not."""
 MOST_PROMPTS = 4
 MOST_SAMPLES = 8
 """Pictures of one prompt; of several prompts each has four, a row of the gallery."""
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 200, 46, 24, 10
 STARTER_NOTE = "This LoRA is *only for the starter base*: it does nothing useful in SDXL."
 
 
@@ -53,7 +55,8 @@ def possible(now: Situation, alive: bool, wishes: Collection[Wish]) -> frozenset
         return frozenset({"resume"})
     if not alive or now not in ("encoding", "training", "pausing", "paused"):
         return frozenset()
-    more = {"pause", "sample"} if now == "training" else {"go_on"} if "pause" in wishes else set()
+    waits = "pause" in wishes and now != "pausing"  # a second click on Pause must not undo the first one
+    more = {"pause", "sample"} if now == "training" else {"go_on"} if waits else set()
     return frozenset({"stop", "cancel", *more} - set(wishes))
 
 
@@ -81,7 +84,7 @@ def status(run: Run, progress: Progress, now: Situation) -> str:
         case "stopping":
             return f"### Stopping {name}\nIt stops after the step it is at, and keeps what it has learnt."
         case "stopped" if not progress.lora:
-            return f"### {name} is cancelled\nAfter {step}. *Resume* goes on from the last checkpoint, if there is one."
+            return f"### {name} is cancelled\nAfter {step}; no LoRA is written. {_resumed_from(run)}"
         case "stopped":
             return f"### {name} is stopped\nAfter {step}; what it has learnt so far is kept. {_made(run, progress)}"
         case "finished":
@@ -92,8 +95,32 @@ def status(run: Run, progress: Progress, now: Situation) -> str:
             log = literal(str(run.folder / "log.txt"))
             return (
                 f"### {name} was interrupted\nIts process ended without a word, after {step}. "
-                f"*Resume* goes on from the last checkpoint. What the process printed is in {log}."
+                f"{_resumed_from(run)} What the process printed is in {log}."
             )
+
+
+def doubt(run: Run, progress: Progress) -> str:
+    """What is lost if the run is cancelled now, as a question in Markdown."""
+    kept, step = kept_step(run), progress.step
+    if not step:
+        lost = "No step is taken yet."
+    elif not kept:
+        lost = f"There is no checkpoint yet: what it has learnt in {step} steps is lost."
+    elif kept < step:
+        lost = f"*Resume* would go on from the checkpoint at step {kept}: {step - kept} of the {step} steps are lost."
+    else:
+        lost = f"*Resume* would go on from the checkpoint at step {kept}: no step is lost."
+    return f"**Cancel {literal(run.name)}?** No LoRA is written. {lost}"
+
+
+def kept_step(run: Run) -> int:
+    """The step of the newest checkpoint, whose files are not read; 0 if there is none."""
+    return max((int(path.name) for path in run.checkpoints.glob("[0-9]*") if path.name.isdigit()), default=0)
+
+
+def _resumed_from(run: Run) -> str:
+    kept = kept_step(run)
+    return f"*Resume* goes on from the checkpoint at step {kept}." if kept else "There is no checkpoint: *Resume* begins anew."
 
 
 def outlook(result: Mapping[str, Any]) -> str:
@@ -145,61 +172,6 @@ def bar(progress: Progress, now: Situation) -> str:
     )
 
 
-def chart(losses: Sequence[tuple[int, float, float]], validated: Sequence[Validated] = ()) -> str:
-    """The loss of every step, faint, and smoothed, strong, as a drawing, with what was measured on pictures held out as dots.
-
-    Empty below two steps.
-    """
-    if len(losses) < 2:
-        return ""
-    stride = max(1, len(losses) // MOST_POINTS)
-    rows = [*losses[:-1:stride], losses[-1]]
-    dots = [*validated[: -1 : max(1, len(validated) // MOST_POINTS)], *validated[-1:]]
-    first, last = rows[0][0], max([rows[-1][0], *(dot.step for dot in dots)])
-    top = _ceiling([value for row in rows for value in row[1:]] + [dot.loss for dot in dots])
-
-    def place(step: int, value: float) -> tuple[float, float]:
-        x = LEFT + (WIDTH - LEFT - 8) * max(0, step - first) / max(1, last - first)
-        return x, TOP + (HEIGHT - TOP - BOTTOM) * (1 - min(value, top) / top)
-
-    def line(name: str, points: Sequence[tuple[int, float]]) -> str:
-        places = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
-        return f'<polyline class="{name}" points="{places}"/>'
-
-    grid = "".join(_line(top * part / 4, place(first, top * part / 4)[1]) for part in range(5))
-    circles = ('<circle cx="{:.1f}" cy="{:.1f}" r="3.5"/>'.format(*place(dot.step, dot.loss)) for dot in dots)
-    return (
-        f'<figure class="impasto-chart"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="Smoothed loss {rows[-1][2]:.4f} at step {rows[-1][0]}">{grid}'
-        f"{line('raw', [row[:2] for row in rows])}{line('smoothed', [row[::2] for row in rows])}{''.join(circles)}"
-        f'<text x="{LEFT}" y="{HEIGHT - 6}">{first}</text>'
-        f'<text x="{WIDTH - 8}" y="{HEIGHT - 6}" text-anchor="end">step {last}</text></svg>'
-        f"<figcaption>Loss <b>{rows[-1][2]:.4f}</b> smoothed, {rows[-1][1]:.4f} at the last step{_held_out(dots)}"
-        "</figcaption></figure>"
-    )
-
-
-def _held_out(validated: Sequence[Validated]) -> str:
-    """The last measurement on the pictures held out, in words."""
-    if not validated:
-        return ""
-    last = validated[-1]
-    return f"; <i>{last.loss:.4f}</i> on pictures held out, best at step {last.best}"
-
-
-def _ceiling(values: Sequence[float]) -> float:
-    """A top for the scale that a few outliers do not raise."""
-    ordered = sorted(values)
-    return max(ordered[int(0.98 * (len(ordered) - 1))] * 1.15, 1e-6)
-
-
-def _line(value: float, y: float) -> str:
-    return (
-        f'<line x1="{LEFT}" x2="{WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.2g}</text>'
-    )
-
-
 def samples(run: Run, progress: Progress) -> list[tuple[Path, str]]:
     """The sample pictures that are there, prompt by prompt: what the base draws, then the latest ones, newest first."""
     prompts: dict[str, list[Sampled]] = {}
@@ -207,9 +179,15 @@ def samples(run: Run, progress: Progress) -> list[tuple[Path, str]]:
         prompts.setdefault(sample.prompt, []).append(sample)
     most = max(4, MOST_SAMPLES // max(1, len(prompts)))
     found = []
-    for drawn in list(prompts.values())[:MOST_PROMPTS]:
-        found += [(run.folder / path, caption) for path, caption in _row(drawn, most)]
+    for prompt, drawn in list(prompts.items())[:MOST_PROMPTS]:
+        about = f"{_without(prompt, run.settings.trigger)}: {prompt}"
+        found += [(run.folder / path, f"{when}{about}") for path, when in _row(drawn, most)]
     return [(path, caption) for path, caption in found if path.is_file()]
+
+
+def _without(prompt: str, trigger: str) -> str:
+    """A remark if the trigger word is not in a prompt of the samples: some are drawn without it, to be compared."""
+    return "" if with_trigger(prompt, literal_prompt(trigger)) == prompt else ", without the trigger word"
 
 
 def _row(drawn: Sequence[Sampled], most: int) -> list[tuple[str, str]]:

@@ -14,10 +14,11 @@ import pytest
 from tests.bases.test_source import header_only
 from tests.command_line import SHORT, Told
 from trainer import cli
-from trainer.settings import Settings
+from trainer.settings import GROUPS, Settings
 from trainer.settings_text import wanted
 
 ROOT = Path(__file__).resolve().parents[1]
+RATES_OF_0 = ["--set", "unet_lr=0", "--set", "te1_lr=0", "--set", "te2_lr=0"]
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
         (["paint"], "invalid choice"),
         (["train"], "required"),
         (["train", "DATASET", "--out", "OUT", "--set", "steps"], "--set takes name=value, not 'steps'"),
+        (["train", "DATASET", "--out", "OUT", "--set", "=3"], "--set takes name=value, not '=3'"),
         (["train", "DATASET", "--out", "OUT", "--colour", "red"], "unrecognized arguments"),
         (["generate", "a house", "--out", "a.jpg"], "must name a .png file"),
         (["generate", "a house", "--base", "BASE", "--out", "a.png", "--size", "64"], "--size takes WIDTHxHEIGHT"),
@@ -56,8 +58,10 @@ def test_wrong_usage_is_a_sentence_and_exit_code_2(
         (["train", "DATASET", "--out", "OUT", "--base", "nobody/nothing"], "nobody/nothing"),
         (["train", "DATASET", "--out", "OUT", "--set", "colour=red"], "There is no setting named colour"),
         (["train", "DATASET", "--out", "OUT", "--set", "rank=0"], "rank must be a whole number from 1 to 512, not 0."),
+        (["train", "GONE", "--out", "OUT", "--base", "nowhere", *RATES_OF_0], "all three learning rates are 0"),
+        (["train", "GONE", "--out", "OUT", "--set", "rank=0"], "rank must be"),
         (["train", "DATASET", "--out", "OUT", "--set", "rnak=8"], "There is no setting named rnak; the nearest is rank."),
-        (["train", "DATASET", "--out", "OUT", "--settings", "GONE"], "cannot be read as TOML"),
+        (["train", "DATASET", "--out", "OUT", "--settings", "GONE"], "There is no file"),
         (["import", "GONE"], "is neither a .toml of sd-scripts nor a .json of the kohya_ss GUI"),
         (["train", "DATASET", "--out", "OUT", "--preset", "fast"], "There is no preset named 'fast'"),
         (["train", "DATASET", "--out", "DATASET"], "is not empty"),
@@ -109,6 +113,9 @@ def test_help_tells_of_every_setting(capsys: pytest.CaptureFixture[str], command
             f"{name} = {'(empty)' if about.default in ('', ()) else about.default}: {wanted(name)} {about.description}" in words
         )
     assert max(map(len, lines)) <= 100
+    titles = [f"{group.__doc__}".replace(".", ":") for group in GROUPS]
+    assert [line for line in lines if line in titles] == titles
+    assert lines.index("Loss and noise:") < lines.index("  loss = mse: mse or huber") < lines.index("Pictures:")
 
 
 def test_a_mistake_is_answered_at_once_and_without_torch() -> None:

@@ -101,6 +101,19 @@ def test_inspect_of_several_files_is_one_object(impasto: Any, lora: Path) -> Non
     assert len(impasto("inspect", lora, lora, "--json").json["files"]) == 2
 
 
+def test_a_bad_file_does_not_hide_the_good_ones(impasto: Any, lora: Path, tmp_path: Path) -> None:
+    told = impasto("inspect", tmp_path / "gone.safetensors", lora)
+    assert (told.code, told.err) == (1, "")
+    assert told.out.startswith("There is no file ")
+    assert "  rank     2 (" in told.out
+    as_json = impasto("inspect", tmp_path / "gone.safetensors", lora, "--json")
+    assert as_json.code == 1
+    bad, good = as_json.json["files"]
+    assert (bad["name"], bad["error"]) == ("gone.safetensors", told.out.splitlines()[0])
+    assert good["name"] == lora.stem
+    assert "error" not in good
+
+
 def test_inspect_for_a_person(impasto: Any, lora: Path) -> None:
     assert "  rank     2 (" in impasto("inspect", lora).out
 

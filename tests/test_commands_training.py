@@ -234,7 +234,7 @@ def at_work(toy_base: Path, dataset: Path, tmp_path: Path) -> Iterator[Run]:
     ("command", "wish", "words"),
     [
         (["stop"], "stop", "stops after the step it is at, and keeps what it has learnt."),
-        (["stop", "--cancel"], "cancel", "writes no LoRA; `impasto resume RUN` goes on with it."),
+        (["stop", "--cancel"], "cancel", "without a LoRA; `impasto resume RUN` goes on from its last checkpoint."),
         (["pause"], "pause", "waits after the step it is at, until `impasto resume RUN`."),
         (["sample"], "sample", "draws its sample pictures after the step it is at."),
         (["save"], "save", "writes a checkpoint after the step it is at."),
@@ -270,10 +270,38 @@ def test_a_cancelled_training_is_told_of_as_such(
     impasto: Any, toy_base: Path, dataset: Path, tmp_path: Path, at_step: AtStep
 ) -> None:
     at_step(2, lambda: Run.open(tmp_path / "style").ask("cancel"))
-    told = impasto("train", dataset, "--base", toy_base, *LONGER, "--out", tmp_path / "style")
-    assert told.out == f"Cancelled after 2 steps: `impasto resume {tmp_path / 'style'}` goes on with it.\n"
+    late = ["--set", "checkpoint_every=5"]
+    told = impasto("train", dataset, "--base", toy_base, *LONGER, *late, "--out", tmp_path / "style")
+    assert told.out == f"Cancelled after step 2; `impasto resume {tmp_path / 'style'}` goes on from its start.\n"
     assert not Run.open(tmp_path / "style").lora.exists()
     assert impasto("resume", tmp_path / "style", "--json").json["steps"] == 6
+
+
+def test_a_cancelled_training_tells_from_where_it_would_go_on(
+    impasto: Any, toy_base: Path, dataset: Path, tmp_path: Path, at_step: AtStep
+) -> None:
+    at_step(3, lambda: Run.open(tmp_path / "style").ask("cancel"))
+    more = ["--set", "checkpoint_every=2"]
+    told = impasto("train", dataset, "--base", toy_base, *LONGER, *more, "--out", tmp_path / "style")
+    assert told.out.startswith("Cancelled after step 3; ")
+    assert told.out.endswith(" goes on from the checkpoint at step 2.\n")
+
+
+def test_what_does_nothing_in_the_dataset_is_told_of_once(impasto: Any, toy_base: Path, dataset: Path, tmp_path: Path) -> None:
+    sentence = "masked_loss is on, but no picture has a mask or transparency: all of each is learnt."
+    masked = ["--set", "masked_loss=true"]
+    told = impasto("train", dataset, "--base", toy_base, *LONGER, *masked, "--out", tmp_path / "style")
+    assert told.err.count(sentence) == 1
+    assert sentence not in impasto("resume", tmp_path / "style", "--steps", 8).err
+
+
+def test_fewer_steps_than_were_taken_are_told_of(impasto: Any, toy_base: Path, dataset: Path, tmp_path: Path) -> None:
+    assert impasto("train", dataset, "--base", toy_base, *LONGER, "--out", tmp_path / "style").code == 0
+    asked = tmp_path / "style" / "settings.toml"
+    asked.write_text(asked.read_text(encoding="utf-8").replace("steps = 6\n", "steps = 3\n", 1), encoding="utf-8")
+    told = impasto("resume", tmp_path / "style")
+    assert "6 steps are already taken, more than the 3 asked for; the LoRA is written from step 6.\n" in told.err
+    assert told.out.startswith("Finished after 6 steps: ")
 
 
 # Ctrl+C -----------------------------------------------------------------------------------------------------------------

@@ -35,12 +35,13 @@ BESIDE = {("bases", "lora"), ("sdxl", "lora"), ("sdxl", "bases")}
 WITHOUT_TORCH = (
     "errors", "home", "tensorfile", "settings", "settings_text", "presets", "recipe", "bars", "commands", "commands_training",
     "told", "cli", "kohya", "kohya_entries", "kohya_file", "kohya_network", "children",
-    "data.intake", "data.captions", "data.dataset", "data.buckets", "data.masks", "data.seeds", "data.shown",
+    "data.intake", "data.captions", "data.dataset", "data.buckets", "data.masks", "data.doubts", "data.seeds", "data.shown",
     "lora.keys", "lora.shape", "lora.sidecar",
     "bases.kinds", "bases.library", "bases.names", "bases.source", "bases.hub", "bases.layout", "bases.origin",
     "sdxl.prompt", "sdxl.counts", "sdxl.memory",
     "training.fit", "training.moments", "training.spill", "training.machine", "training.outlook",
-    "training.run", "training.shaping", "training.interrupts",
+    "training.run", "training.shaping", "training.interrupts", "training.pace", "training.processes", "training.board",
+    "training.metadata",
     "training.events", "training.progress", "training.guard", "training.plan", "training.record", "training.queue",
 )  # fmt: skip
 

@@ -33,6 +33,19 @@ def test_an_unknown_name_is_told_with_where_they_are_listed() -> None:
         validated({"learning": 1e-4})
 
 
+def test_nothing_is_near_to_nonsense() -> None:
+    with pytest.raises(SettingsError, match=r"setting named nonsense; `impasto train --help` lists them all\."):
+        validated({"nonsense": 1})
+
+
+@pytest.mark.parametrize(
+    "block",
+    ["down_blocks", "down_blocks.2", "mid_block", "mid_block.attentions.0", "up_blocks.0.attentions.1.transformer_blocks"],
+)
+def test_blocks_are_given_by_their_path_as_deep_as_one_likes(block: str) -> None:
+    assert validated({"block_ranks": f"{block}=8"}).block_ranks == (f"{block}=8",)
+
+
 @pytest.mark.parametrize(("wrong", "near"), [("rnak", "rank"), ("Unet-LR", "unet_lr"), ("sample_prompt", "sample_prompts")])
 def test_a_name_that_is_nearly_one_is_told_with_it(wrong: str, near: str) -> None:
     with pytest.raises(SettingsError) as caught:
@@ -69,11 +82,17 @@ def test_a_wrong_value_is_told_with_its_name_and_what_is_wanted(name: str, value
         ({"prediction": "v"}, "prediction must be auto, epsilon or v_prediction, not v."),
         ({"shuffle_tags": "no\nway"}, "shuffle_tags must be true or false, not no way."),
         ({"trigger": "x" * 81}, f"trigger must be a text of at most 80 characters, not {'x' * 40}… (81 characters)."),
-        ({"sample_prompts": 3}, "sample_prompts must be any number of texts with | between them, not 3."),
-        ({"block_ranks": "up_blocks.7=3"},
-         "block_ranks must be any number of texts such as up_blocks.0=32 with | between them, not up_blocks.7=3."),
+        ({"sample_prompts": 3}, "sample_prompts must be texts, separated by |, not 3."),
+        ({"block_ranks": "foo"}, "block_ranks: 'foo' has no number; write it as up_blocks.0=32."),
+        ({"block_ranks": "mid_block=8|up_blocks.9=3"},
+         "block_ranks: There is no block up_blocks.9; there are down_blocks.0 to .2, mid_block and up_blocks.0 to .2."),
         ({"block_rates": "mid_block=1.2.3"},
-         "block_rates must be any number of texts such as up_blocks.0=32 with | between them, not mid_block=1.2.3."),
+         "block_rates: 'mid_block=1.2.3' needs a number of at least 0; write it as up_blocks.0=32."),
+        ({"block_rates": "mid_block=-1"},
+         "block_rates: 'mid_block=-1' needs a number of at least 0; write it as up_blocks.0=32."),
+        ({"block_rates": 5}, "block_rates must be texts, separated by |, not 5."),
+        ({"unet_lr": 0, "te1_lr": "0", "te2_lr": 0.0},
+         "Nothing would be trained: all three learning rates are 0. Set unet_lr, te1_lr or te2_lr."),
         ({"block_ranks": "mid_block=600"}, "block_ranks must give mid_block a whole number from 0 to 512, not 600."),
         ({"block_ranks": "down_blocks=8|mid_block=1.5"},
          "block_ranks must give mid_block a whole number from 0 to 512, not 1.5."),

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, get_args
 from trainer import __version__, commands, commands_training, kohya, presets, told
 from trainer.errors import ImpastoError, UsageError
 from trainer.home import Home
-from trainer.settings import Prediction, Settings
+from trainer.settings import GROUPS, Prediction
 from trainer.settings_text import wanted
 from trainer.training.outlook import told_outlook
 from trainer.training.queue import any_failed, told_queue, told_turns
@@ -148,6 +148,7 @@ def _add_files(add: Add) -> None:
 
     sub = add("inspect", "Tell what LoRA files and base models are.", commands.inspect, told.told_inspection)
     sub.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    sub.set_defaults(failed=told.any_unknown)
 
 
 def _add_queue(queue: argparse.ArgumentParser) -> None:
@@ -190,13 +191,15 @@ def _add_training(sub: argparse.ArgumentParser) -> None:
 
 @cache
 def _settings_help() -> str:
-    """Every setting with its default, what it takes, and its help, from the schema."""
+    """Every setting with its default, what it takes, and its help, under the titles of the groups, from the schema."""
     lines = ["settings, for --set and --settings, with their defaults, over which a preset's values go:"]
-    for name, about in Settings.model_fields.items():
-        default = "|".join(map(str, about.default)) if isinstance(about.default, tuple) else str(about.default)
-        takes = f"{name} = {default or '(empty)'}: {wanted(name)}"
-        lines += textwrap.wrap(takes, 100, initial_indent="  ", subsequent_indent=" " * 6)
-        lines += textwrap.wrap(about.description or "", 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    for group in GROUPS:
+        lines += ["", f"{str(group.__doc__).rstrip('.')}:"]
+        for name, about in group.model_fields.items():
+            default = "|".join(map(str, about.default)) if isinstance(about.default, tuple) else str(about.default)
+            takes = f"{name} = {default or '(empty)'}: {wanted(name)}"
+            lines += textwrap.wrap(takes, 100, initial_indent="  ", subsequent_indent=" " * 6)
+            lines += textwrap.wrap(about.description or "", 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 

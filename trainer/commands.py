@@ -17,7 +17,7 @@ from typing import Any
 from trainer import presets
 from trainer.bars import bar, reach
 from trainer.commands_training import trained
-from trainer.errors import LoraFileError, RunError, UsageError
+from trainer.errors import ImpastoError, LoraFileError, RunError, UsageError
 from trainer.home import Home, free_name, shipped
 from trainer.recipe import LoraChoice, Request, infotext, write_png
 from trainer.tensorfile import read_header
@@ -97,9 +97,16 @@ def bases(asked: Asked, home: Home) -> Result:
 
 
 def inspect(asked: Asked, home: Home) -> Result:
-    """`impasto inspect`."""
-    found = [_inspected(path) for path in asked.files]
-    return found[0] if len(found) == 1 else {"files": found}
+    """`impasto inspect`; of several files each is told of, a bad one with its `error`."""
+    if len(asked.files) == 1:
+        return _inspected(asked.files[0])
+    found = []
+    for path in asked.files:
+        try:
+            found.append(_inspected(path))
+        except ImpastoError as error:
+            found.append({"name": path.name, "error": str(error)})
+    return {"files": found}
 
 
 def _inspected(path: Path) -> Result:

@@ -16,6 +16,7 @@ from trainer import presets
 from trainer.bars import bar, begin, reach, say
 from trainer.errors import UsageError
 from trainer.home import Home
+from trainer.settings_text import validated
 from trainer.training.events import (
     Encoded,
     Event,
@@ -29,7 +30,7 @@ from trainer.training.events import (
     Validated,
     Warned,
 )
-from trainer.training.interrupts import heeded
+from trainer.training.interrupts import heeded, unheard
 from trainer.training.processes import Processes
 from trainer.training.progress import Progress, fold
 from trainer.training.queue import Queue, Turn
@@ -61,19 +62,20 @@ def _asked_training(asked: Asked) -> tuple[Dataset, Facts, Settings]:
     from trainer.bases.source import facts_of
     from trainer.data.dataset import Dataset
 
+    preset, given = presets.load(asked.preset), dict(_assignments(asked.set))
+    file = presets.own(asked.settings) if asked.settings else {}
+    validated({**file, **given})  # a mistake in them is told of before pictures and base are looked at
     dataset = Dataset.open(asked.dataset).for_training()
     facts = facts_of(asked.base)
-    file = presets.own(asked.settings) if asked.settings else {}
     trigger = {"trigger": dataset.trigger} if dataset.trigger else {}
-    overrides: dict[str, Any] = {**file, **trigger, **dict(_assignments(asked.set))}
-    return dataset, facts, presets.load(asked.preset).settings(facts.family, overrides)
+    return dataset, facts, preset.settings(facts.family, {**file, **trigger, **given})
 
 
 def _assignments(given: Sequence[str]) -> Iterator[tuple[str, str]]:
     """`name=value` texts as pairs."""
     for text in given:
         name, equals, value = text.partition("=")
-        if not equals:
+        if not equals or not name.strip():
             raise UsageError(f"--set takes name=value, not {text!r}.")
         yield name.strip(), value.strip()
 
@@ -94,7 +96,18 @@ def resume(asked: Asked, home: Home) -> Result:
     elif run.alive() and run.wishes("pause"):
         run.granted("pause")
         return {**_ended(run, fold(run.events())), "state": "training"}
+    asked_for, taken = run.settings.steps, _kept_step(run)
+    if 0 < asked_for < taken:
+        say(f"{taken} steps are already taken, more than the {asked_for} asked for; the LoRA is written from step {taken}.")
     return trained(run, home)
+
+
+def _kept_step(run: Run) -> int:
+    """The step that a run would go on from: its newest checkpoint's, or 0."""
+    from trainer.training import checkpoint
+
+    kept = checkpoint.newest(run.checkpoints)
+    return kept.step if kept else 0
 
 
 def stop(asked: Asked, home: Home) -> Result:
@@ -115,7 +128,8 @@ def _asked_for(run: Run, wish: Wish) -> Result:
     run.ask(wish)
     will = {
         "stop": "stops after the step it is at, and keeps what it has learnt",
-        "cancel": f"stops after the step it is at, and writes no LoRA; `impasto resume {run.folder}` goes on with it",
+        "cancel": "stops after the step it is at, without a LoRA; "
+        f"`impasto resume {run.folder}` goes on from its last checkpoint",
         "pause": f"waits after the step it is at, until `impasto resume {run.folder}`",
         "sample": "draws its sample pictures after the step it is at",
         "save": "writes a checkpoint after the step it is at",
@@ -171,8 +185,9 @@ def trained(run: Run, home: Home) -> Result:
 
     processes = Processes.found()
     if not processes.first:
-        for _ in train(run, home):
-            pass
+        with unheard():
+            for _ in train(run, home):
+                pass
         processes.leave()
         raise SystemExit(0)
     progress = fold(run.events())
@@ -227,6 +242,7 @@ def _ended(run: Run, progress: Progress) -> Result:
         "loss": progress.last.smoothed if progress.last else None,
         "change": progress.last.change if progress.last else {},
         "base": run.base,
+        **({"checkpoint": _kept_step(run)} if progress.state == "stopped" and not progress.lora else {}),
         **_proven(progress.finished),
     }
 

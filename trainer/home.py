@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,10 +90,21 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        replace(part, path)
         sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def replace(source: Path, target: Path) -> None:
+    """`os.replace`, with patience: on Windows a virus scanner may hold a new file for a moment."""
+    for seconds in (0.05, 0.2, 1.0):
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(seconds)
+    os.replace(source, target)
 
 
 def sync_folder(folder: Path) -> None:

@@ -56,6 +56,8 @@ def load(name: str) -> Preset:
 
 def own(path: Path) -> dict[str, Any]:
     """The `[settings]` of a file of one's own, for on top of a preset's. Raises `SettingsError`."""
+    if not path.exists():
+        raise SettingsError(f"There is no file {path}.")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

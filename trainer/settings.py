@@ -6,9 +6,10 @@ schema. The defaults are for SDXL; the starter base gets its own values from the
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Family = Literal["starter", "sdxl", "pony", "illustrious", "noobai"]
 """Whose descendant a base is. All but the starter share SDXL's shapes; their LoRAs load on one another, and look different."""
@@ -46,9 +47,20 @@ Targets = Literal["attention", "transformer", "everything"]
 """Which layers are adapted: attention; those with feed-forward and projections too; those with convolutions (LoCon) too."""
 
 
-BlockValue = Annotated[
-    str, Field(pattern=r"^((down|up)_blocks(\.[012](\.[a-z0-9_.]+)?)?|mid_block(\.[a-z0-9_.]+)?)=[0-9]+(\.[0-9]+)?$")
-]  # fmt: skip
+def _block_value(value: str) -> str:
+    """`value`, if it is a block of the U-Net with a number. Raises `ValueError` that says what is wrong."""
+    block, equals, number = value.partition("=")
+    if not equals:
+        raise ValueError(f"{value[:60]!r} has no number; write it as up_blocks.0=32.")
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", number):
+        raise ValueError(f"{value[:60]!r} needs a number of at least 0; write it as up_blocks.0=32.")
+    if not re.fullmatch(r"((down|up)_blocks(\.[012](\.[a-z0-9_.]+)?)?|mid_block(\.[a-z0-9_.]+)?)", block):
+        blocks = "down_blocks.0 to .2, mid_block and up_blocks.0 to .2"
+        raise ValueError(f"There is no block {block[:60] or 'without a name'}; there are {blocks}.")
+    return value
+
+
+BlockValue = Annotated[str, AfterValidator(_block_value)]
 """A number for the part of the U-Net whose module path begins so: `up_blocks.0.attentions.1=32`."""
 
 
@@ -64,39 +76,52 @@ class Group(BaseModel):
 
 
 class Main(Group):
-    """What most people change."""
+    """Most used."""
 
     trigger: str = Field("", max_length=80, description="Word that calls the style; put before every caption.")
-    passes: float = Field(60, gt=0, le=10_000, description="How often each picture is seen, where steps is 0.")
-    steps: int = Field(0, ge=0, le=1_000_000, description="Training steps; 0 derives them from the passes per picture.")
+    passes: float = Field(60, gt=0, le=10_000, description="How often each picture is seen, if steps is 0.")
+    steps: int = Field(0, ge=0, le=1_000_000, description="Training steps; 0 works them out from passes.")
     batch: int = Field(1, ge=1, le=64, description="Pictures per step.")
     resolution: int = Field(1024, ge=64, le=2048, multiple_of=32, description="Side in pixels of a square training picture.")
-    rank: int = Field(16, ge=1, le=512, description="Size of the LoRA: more holds more detail and makes a larger file.")
+    rank: int = Field(16, ge=1, le=512, description="Size of the LoRA: more holds more detail, in a larger file.")
     unet_lr: float = Field(1e-4, ge=0, le=1, description="Learning rate of the U-Net.")
     te1_lr: float = Field(1e-5, ge=0, le=1, description="Learning rate of text encoder 1 (CLIP-L); 0 leaves it alone.")
     te2_lr: float = Field(1e-5, ge=0, le=1, description="Learning rate of text encoder 2 (OpenCLIP bigG); 0 leaves it alone.")
     seed: int = Field(1, ge=0, lt=2**32, description="The same seed and pictures give the same LoRA.")
 
+    @model_validator(mode="after")
+    def _something_learns(self) -> Self:
+        if not (self.unet_lr or self.te1_lr or self.te2_lr):
+            raise ValueError("Nothing would be trained: all three learning rates are 0. Set unet_lr, te1_lr or te2_lr.")
+        return self
+
 
 class Lora(Group):
-    """What the LoRA is made of."""
+    """Kind of LoRA."""
 
     alpha: float = Field(16.0, gt=0, le=1024, description="The LoRA is scaled by alpha / rank.")
-    rslora: bool = Field(False, description="Whether it is scaled by alpha / sqrt(rank) instead, for large ranks.")
+    rslora: bool = Field(False, description="Scale by alpha / sqrt(rank) instead, for large ranks.")
     targets: Targets = Field(
-        "attention", description="attention; transformer: feed-forward layers too; everything: convolutions too (LoCon)."
+        "attention", description="Layers: attention; transformer adds feed-forward; everything adds convolutions (LoCon)."
     )
-    conv_rank: int = Field(0, ge=0, le=512, description="Rank of 3 x 3 convolutions; 0: as the others.")
+    conv_rank: int = Field(0, ge=0, le=512, description="Rank of 3 x 3 convolutions; 0: the same as rank.")
     style_blocks_only: bool = Field(
-        False, description="Whether only up_blocks.0.attentions.1 of the U-Net is adapted, which carries most of a style."
+        False, description="Of the U-Net, train only up_blocks.0.attentions.1, which carries most of a style."
     )
     block_ranks: tuple[BlockValue, ...] = Field(
-        (), description="Ranks for blocks of the U-Net, as down_blocks=0|up_blocks.0=32; 0 leaves a block alone."
+        (),
+        description="Ranks of blocks, as in down_blocks=0|up_blocks.0=32; 0 leaves a block alone. Blocks: down_blocks.1, "
+        "down_blocks.2, mid_block, up_blocks.0, up_blocks.1; .attentions.0 and so on within.",
     )
     block_rates: tuple[BlockValue, ...] = Field(
-        (), description="Factors of the U-Net's learning rate for blocks, as mid_block=0.5|up_blocks.0.attentions.1=2."
+        (), description="Learning rates of blocks, as multiples of unet_lr: mid_block=0.5|up_blocks.0.attentions.1=2."
     )
-    lora_plus: float = Field(1.0, ge=1, le=64, description="LoRA+: how many times faster the outer matrices learn.")
+    lora_plus: float = Field(
+        1.0,
+        ge=1,
+        le=64,
+        description="LoRA+: learning rate of each layer's second matrix, as a multiple of the first's; 1: off, 4 to 16 usual.",
+    )
 
     @model_validator(mode="after")
     def _numbers_of_blocks(self) -> Self:
@@ -112,48 +137,55 @@ class Lora(Group):
 
 
 class Learning(Group):
-    """How steps are taken."""
+    """Optimizer and learning rate."""
 
-    optimizer: OptimizerName = Field("adamw", description="What takes the steps; prodigy finds its own rates from rates of 1.")
+    optimizer: OptimizerName = Field("adamw", description="What takes the steps; prodigy finds its own rate: set rates to 1.")
     lr_schedule: LrSchedule = Field(
-        "cosine", description="The learning rate after warm-up; the schedule-free optimizers always keep it constant."
+        "cosine", description="The learning rate after warm-up; with the schedule-free optimizers always constant."
     )
     lr_cycles: int = Field(1, ge=1, le=100, description="How often cosine_restarts starts again from the full rate.")
     warmup: float = Field(0.05, ge=0, le=1, description="Share of the steps over which the learning rate rises.")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Pull of the matrices towards zero at each step.")
     max_grad_norm: float = Field(1.0, gt=0, description="Longer gradients are cut to this length.")
     accumulation: int = Field(
-        1, ge=1, le=256, description="Batches per step, one after the other: a large batch in little memory."
+        1, ge=1, le=256, description="Batches per step, one after the other: a larger batch in the same memory."
     )
     ema: float = Field(
-        0.0, ge=0, lt=1, description="Decay of a running average, which becomes the LoRA; 0 takes the last step."
+        0.0, ge=0, lt=1, description="An average over the last steps becomes the LoRA: 0.99 averages about 100; 0 is off."
     )
-    unet_stop: float = Field(1.0, gt=0, le=1_000_000, description="When the U-Net stops learning: share up to 1, else a step.")
-    te1_stop: float = Field(1.0, gt=0, le=1_000_000, description="When text encoder 1 stops: a share up to 1, else a step.")
-    te2_stop: float = Field(1.0, gt=0, le=1_000_000, description="When text encoder 2 stops: a share up to 1, else a step.")
+    unet_stop: float = Field(
+        1.0,
+        gt=0,
+        le=1_000_000,
+        description="When the U-Net stops learning. 0.5: after half of the steps; 200: after step 200; 1: never.",
+    )
+    te1_stop: float = Field(1.0, gt=0, le=1_000_000, description="When text encoder 1 stops learning, as unet_stop.")
+    te2_stop: float = Field(1.0, gt=0, le=1_000_000, description="When text encoder 2 stops learning, as unet_stop.")
 
 
 class Noise(Group):
-    """What is asked of the U-Net, and how its answer is judged."""
+    """Loss and noise."""
 
-    loss: Loss = Field("mse", description="mse, or huber: pictures unlike the others pull less.")
+    loss: Loss = Field("mse", description="mse, or huber: pictures unlike the others count less.")
     huber_c: float = Field(0.1, gt=0, le=1, description="Errors above this count less in the Huber loss.")
     huber_schedule: HuberSchedule = Field("snr", description="constant, or snr: only noisy steps are judged with huber_c.")
-    min_snr_gamma: float = Field(5.0, ge=0, le=100, description="Min-SNR gamma: evens the noise levels out; 0 turns it off.")
-    debiased: bool = Field(False, description="Weigh the noise levels by 1 / sqrt(SNR), in place of min-SNR.")
+    min_snr_gamma: float = Field(5.0, ge=0, le=100, description="Min-SNR: evens out the levels of noise; 5 is usual, 0 is off.")
+    debiased: bool = Field(False, description="Weigh the levels of noise by 1 / sqrt(SNR), instead of min-SNR.")
     noise_offset: float = Field(
-        0.0, ge=0, le=1, description="Noise shared by a whole channel, so that overall colour is learnt."
+        0.0, ge=0, le=1, description="Noise over the whole picture, so that its overall brightness and colour are learnt."
     )
     multires_noise: int = Field(
-        0, ge=0, le=10, description="Levels of coarser noise, for darker and brighter pictures; 0: none."
+        0, ge=0, le=10, description="Levels of coarser noise, for darker and brighter pictures; 0 is off."
     )
-    multires_discount: float = Field(0.3, gt=0, lt=1, description="Strength of each level of coarser noise over the last.")
-    ip_noise_gamma: float = Field(0.0, ge=0, le=1, description="Noise that the U-Net is shown beyond what it should find.")
+    multires_discount: float = Field(0.3, gt=0, lt=1, description="Strength of each coarser level, as a share of the last.")
+    ip_noise_gamma: float = Field(
+        0.0, ge=0, le=1, description="Extra noise in what the U-Net sees, against learning by heart; 0.1 is usual, 0 is off."
+    )
     timestep_sampling: TimestepSampling = Field("uniform", description="uniform, or logit_normal: middle steps more often.")
-    timestep_mean: float = Field(0.0, ge=-5, le=5, description="Centre of logit_normal: above 0 more noise is practised.")
+    timestep_mean: float = Field(0.0, ge=-5, le=5, description="Centre of logit_normal: above 0 means more noise.")
     timestep_std: float = Field(1.0, gt=0, le=5, description="Width of logit_normal.")
-    timestep_min: int = Field(0, ge=0, le=999, description="Lowest time step practised: 0 is almost no noise.")
-    timestep_max: int = Field(999, ge=0, le=999, description="Highest time step practised: 999 is almost only noise.")
+    timestep_min: int = Field(0, ge=0, le=999, description="Lowest time step trained: 0 is almost no noise.")
+    timestep_max: int = Field(999, ge=0, le=999, description="Highest time step trained: 999 is almost only noise.")
 
     @model_validator(mode="after")
     def _range_of_times(self) -> Self:
@@ -163,68 +195,79 @@ class Noise(Group):
 
 
 class Pictures(Group):
-    """How pictures are shown."""
+    """Pictures."""
 
     resolutions: tuple[Annotated[int, Field(ge=64, le=2048, multiple_of=32)], ...] = Field(
         (), description="Further resolutions: every picture is trained at each, in turn."
     )
     max_upscale: float = Field(
-        2.0, ge=1, le=64, description="Smaller pictures are not enlarged by more: they are trained at a lower resolution."
+        2.0, ge=1, le=64, description="Most that a small picture is enlarged; beyond that it is trained at a lower resolution."
     )
-    flip: bool = Field(False, description="Whether every picture is also trained mirrored, left for right.")
-    crops: int = Field(1, ge=1, le=16, description="Ways in which a picture that does not fill its bucket exactly is cropped.")
+    flip: bool = Field(False, description="Train every picture mirrored too, left for right.")
+    crops: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="How many different crops are trained of a picture whose shape does not fit exactly; 1: the middle.",
+    )
     masked_loss: bool = Field(
-        False, description="Whether only what a mask shows is learnt: NAME-masklabel.png beside NAME, or transparency."
+        False, description="Learn only what a mask shows in white (NAME-masklabel.png beside NAME), or what is opaque."
     )
-    mask_floor: float = Field(0.0, ge=0, le=1, description="How much counts what a mask hides.")
-    prior_dataset: str = Field("", description="Folder of pictures that are not of the style, shown in turn with the others.")
-    prior_weight: float = Field(1.0, ge=0, le=10, description="How much the pictures of prior_dataset count.")
+    mask_floor: float = Field(0.0, ge=0, le=1, description="How much what a mask hides still counts; 0: not at all.")
+    prior_dataset: str = Field(
+        "", description="Folder of ordinary pictures that keep the base from forgetting (regularisation)."
+    )
+    prior_weight: float = Field(
+        1.0, ge=0, le=10, description="How much the pictures of prior_dataset count, beside the others' 1."
+    )
 
 
 class Captions(Group):
-    """How captions are shown."""
+    """Captions."""
 
-    caption_dropout: float = Field(0.05, ge=0, le=1, description="Share of the pictures shown without their caption.")
-    shuffle_tags: bool = Field(False, description="Whether the tags of a caption, which commas part, change places each time.")
-    keep_tags: int = Field(0, ge=0, le=100, description="So many tags, after the trigger word, are neither moved nor left out.")
-    tag_dropout: float = Field(0.0, ge=0, le=1, description="Share of the tags that are left out of a caption, anew each time.")
-    wildcards: bool = Field(
-        False, description="Whether {red|blue} in a caption stands for one of its alternatives, another one each time."
+    caption_dropout: float = Field(0.05, ge=0, le=1, description="Share of the pictures that are shown without their caption.")
+    shuffle_tags: bool = Field(False, description="Shuffle the tags of a caption (between commas) each time.")
+    keep_tags: int = Field(0, ge=0, le=100, description="How many first tags, after the trigger word, stay in place.")
+    tag_dropout: float = Field(
+        0.0, ge=0, le=1, description="Share of a caption's tags that is left out, different ones each time."
     )
-    cache_text: bool = Field(True, description="Whether text is encoded only once, where no text encoder is trained.")
+    wildcards: bool = Field(False, description="Choose one of {red|blue} in a caption each time.")
+    cache_text: bool = Field(True, description="Encode captions only once, where no text encoder is trained.")
     caption_variants: int = Field(
-        16, ge=1, le=256, description="So many variants of a caption are encoded, where it varies and text is encoded once."
+        16, ge=1, le=256, description="How many variants of a caption are encoded, where it varies and cache_text applies."
     )
 
 
 class Watching(Group):
-    """What is drawn, measured and kept on the way."""
+    """Checkpoints, samples and measuring."""
 
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
-    keep_checkpoints: int = Field(3, ge=1, le=1000, description="So many of the last checkpoints are kept.")
+    keep_checkpoints: int = Field(3, ge=1, le=1000, description="How many of the last checkpoints are kept.")
     sample_every: int = Field(100, ge=0, description="Steps between sample pictures; 0 draws none.")
-    sample_prompts: tuple[str, ...] = Field((), description="What the samples show; empty takes captions of the dataset.")
-    sample_untriggered: bool = Field(False, description="Whether each sample is also drawn without the trigger word.")
+    sample_prompts: tuple[str, ...] = Field((), description="Prompts of the samples; empty: captions of the dataset.")
+    sample_untriggered: bool = Field(False, description="Draw each sample without the trigger word too.")
     sample_weight: float = Field(1.0, ge=0, le=2, description="Weight of the LoRA in the samples.")
     sample_steps: int = Field(25, ge=1, le=200, description="Sampler steps of a sample picture.")
     sample_cfg: float = Field(6.0, ge=1, le=30, description="CFG scale of a sample picture.")
     validation_share: float = Field(
-        0.0, ge=0, le=0.5, description="Share of the pictures that is held out to measure progress."
+        0.0, ge=0, le=0.5, description="Share of the pictures that is held out to measure progress; needs at least 4 pictures."
     )
     validate_every: int = Field(50, ge=1, description="Steps between measurements on the held-out pictures.")
-    tensorboard: bool = Field(False, description="Whether losses and samples are also written for TensorBoard.")
+    tensorboard: bool = Field(False, description="Write losses and samples for TensorBoard too.")
 
 
 class Loading(Group):
-    """What the base is, and how it is held in memory."""
+    """Base and memory."""
 
-    precision: Literal["auto", Precision] = Field("auto", description="How the base is kept; auto takes the fastest that fits.")
-    recompute: Literal["auto", Recompute] = Field(
-        "auto", description="Gradient checkpointing: saves memory, costs up to a third of the speed; auto if it must be."
+    precision: Literal["auto", Precision] = Field(
+        "auto", description="How the base is held in memory; auto: the fastest that fits."
     )
-    family: Literal["auto", Family] = Field("auto", description="Whose descendant the base is, where its file does not tell.")
+    recompute: Literal["auto", Recompute] = Field(
+        "auto", description="Gradient checkpointing: saves memory, up to a third slower; auto: only if needed."
+    )
+    family: Literal["auto", Family] = Field("auto", description="What the base descends from; auto: as its file tells.")
     prediction: Literal["auto", Prediction] = Field(
-        "auto", description="What the base's U-Net answers with, where its file does not tell."
+        "auto", description="What the base predicts: epsilon (most), or v_prediction; auto: as its file tells."
     )
 
 

@@ -12,6 +12,9 @@ from pydantic import ValidationError
 from trainer.errors import SettingsError
 from trainer.settings import Settings
 
+NEAR = 0.7
+"""How alike a name must be to one that there is, from 0 to 1, for that one to be meant."""
+
 
 def validated(values: Mapping[str, Any]) -> Settings:
     """`Settings` from names and values, which may come as text: numbers, and texts with `|` between them.
@@ -25,8 +28,10 @@ def validated(values: Mapping[str, Any]) -> Settings:
     if not first["loc"]:
         raise SettingsError(first["msg"].removeprefix("Value error, "))
     name = str(first["loc"][0])
+    if first["type"] == "value_error":
+        raise SettingsError(f"{name}: {first['msg'].removeprefix('Value error, ')}")
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name.lower().replace("-", "_"), Settings.model_fields, n=1)
+        near = difflib.get_close_matches(name.lower().replace("-", "_"), Settings.model_fields, n=1, cutoff=NEAR)
         hint = f"the nearest is {near[0]}" if near else "`impasto train --help` lists them all"
         raise SettingsError(f"There is no setting named {name}; {hint}.")
     raise SettingsError(f"{name} must be {wanted(name)}, not {_quoted(values[name])}.")
@@ -53,10 +58,8 @@ def _words(schema: Mapping[str, Any]) -> str:
         return f"{', '.join(others)} or {last}"
     kind = schema["type"]
     if kind == "array":
-        if "pattern" in schema["items"]:
-            return "any number of texts such as up_blocks.0=32 with | between them"
         each = _words(schema["items"])
-        return "any number of texts with | between them" if each == "a text" else f"{each}; or several with | between them"
+        return "texts, separated by |" if each == "a text" else f"{each}; or several, separated by |"
     if kind in ("integer", "number"):
         return " ".join(filter(None, ["a whole number" if kind == "integer" else "a number", _bounds(schema)]))
     if "maxLength" in schema:

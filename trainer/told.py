@@ -14,7 +14,8 @@ def told_training(result: Result) -> list[str]:
     if result["state"] == "training":
         return [f"{result['run']} goes on after {result['steps']} steps."]
     if not result["lora"]:
-        return [f"Cancelled after {result['steps']} steps: `impasto resume {result['run']}` goes on with it."]
+        start = f"the checkpoint at step {result['checkpoint']}" if result["checkpoint"] else "its start"
+        return [f"Cancelled after step {result['steps']}; `impasto resume {result['run']}` goes on from {start}."]
     lines = [f"{result['state'].capitalize()} after {result['steps']} steps: {result['lora']}"]
     if "layers" in result:
         lines.append(
@@ -54,11 +55,19 @@ def _told_base(base: Result) -> str:
 
 
 def told_inspection(result: Result) -> list[str]:
-    """What files hold."""
+    """What files hold, or a sentence for one that cannot be told."""
     lines: list[str] = []
     for file in result.get("files", [result]):
-        lines += [_told_base(file)] if "family" in file else _told_lora(file)
+        if "error" in file:
+            lines.append(file["error"])
+        else:
+            lines += [_told_base(file)] if "family" in file else _told_lora(file)
     return lines
+
+
+def any_unknown(result: Result) -> bool:
+    """Whether one of several inspected files could not be told."""
+    return any("error" in file for file in result.get("files", []))
 
 
 def _told_lora(file: Result) -> list[str]:

@@ -5,13 +5,14 @@ Knows nothing of what a step is. A page that is loaded again shows the same run,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app import render
+from app.chart import chart
 from app.desk import Desk
 from app.form import Form
 from app.jobs import ask
@@ -27,13 +28,20 @@ from trainer.training.run import Run, Wish
 WITH_THE_DATASET = ("trigger",)
 """Settings that are edited where the pictures are."""
 
-WISHES: dict[Wish, tuple[str, str]] = {
-    "pause": ("Pause", "secondary"),
-    "sample": ("Sample now", "secondary"),
-    "stop": ("Stop and keep what it has learnt", "secondary"),
-    "cancel": ("Cancel", "stop"),
+WISHES: dict[Wish, tuple[str, str, str]] = {
+    "pause": ("Pause", "Pausing…", "secondary"),
+    "sample": ("Sample now", "Sampling…", "secondary"),
+    "stop": ("Stop and keep what it has learnt", "Stopping…", "secondary"),
+    "cancel": ("Cancel", "Cancelling…", "stop"),
 }
-"""What a training that is under way can be asked for: the button's text and its look."""
+"""What a training that is under way can be asked for: the button's text, the one while it is not granted yet, and its look."""
+
+INTO_SIGHT = """() => setTimeout(() => {
+  const shown = document.querySelector("%s");
+  const { top, bottom } = shown.getBoundingClientRect();
+  if (top < 0 || bottom > window.innerHeight) shown.scrollIntoView();
+}, 100)"""
+"""Scrolls, once the answer is on the page, to what is not wholly in sight."""
 
 NO_RUN = "### Nothing is trained yet\nChoose a dataset and press *Train*. A training goes on when this page is closed."
 STARTER_INFO = (
@@ -83,8 +91,13 @@ class TrainTab:
             self.resume = gr.Button("Resume", elem_id="resume", **about)
             self.go_on = gr.Button("Go on", elem_id="go-on", **about)
             self.wishes: dict[Wish, Any] = {
-                wish: gr.Button(text, variant=look, elem_id=f"{wish}-run", **about) for wish, (text, look) in WISHES.items()
+                wish: gr.Button(text, variant=look, elem_id=f"{wish}-run", **about) for wish, (text, _, look) in WISHES.items()
             }
+        with gr.Column(visible=False, elem_id="sure", elem_classes="impasto-notes") as self.sure:
+            self.doubt = gr.Markdown(latex_delimiters=[], elem_id="doubt")
+            with gr.Row(elem_classes="impasto-wishes"):
+                self.keep_training = gr.Button("Keep training", size="sm", min_width=60, elem_id="keep-training")
+                self.really = gr.Button("Really cancel", variant="stop", size="sm", min_width=60, elem_id="really-cancel")
         self.chart = gr.HTML(elem_id="chart", padding=False)
         self.warnings = gr.Markdown(elem_classes="impasto-notes", latex_delimiters=[], visible=False)
         self.samples = gr.Gallery(
@@ -103,7 +116,7 @@ class TrainTab:
         """What shows a run."""
         return [
             self.run, self.seen, self.status, self.bar, self.chart, self.warnings, self.samples, self.resume, self.go_on,
-            *self.wishes.values(),
+            *self.wishes.values(), self.sure, self.doubt,
         ]  # fmt: skip
 
     def connect(self) -> None:
@@ -112,10 +125,15 @@ class TrainTab:
             [self.preset.input, self.base.change], self.show_preset, [self.preset, self.base],
             [*self.form.components, self.only_starter], show_progress="hidden",
         )  # fmt: skip
-        self.train.click(told(self.start), self.inputs, self.outputs)
-        self.ask_fit.click(told(self.show_fit), self.inputs, self.fit)
-        for wish, button in self.wishes.items():
+        for event, answer in (
+            (self.train.click(told(self.start), self.inputs, self.outputs), "#status"),
+            (self.ask_fit.click(told(self.show_fit), self.inputs, self.fit), "#fit"),
+            (self.wishes["cancel"].click(told(self.ask_again), self.run, [self.sure, self.doubt]), "#sure"),
+        ):
+            event.success(None, None, None, js=INTO_SIGHT.replace("%s", answer))
+        for wish, button in {**self.wishes, "cancel": self.really}.items():
             button.click(told(self.asker(wish)), self.run, self.outputs, show_progress="hidden")
+        self.keep_training.click(lambda: gr.update(visible=False), None, self.sure, show_progress="hidden")
         self.go_on.click(told(self.end_pause), self.run, self.outputs, show_progress="hidden")
         self.resume.click(told(self.resume_run), self.run, self.outputs)
         self.form.connect(self.settings)
@@ -165,6 +183,11 @@ class TrainTab:
 
         return leave_word
 
+    def ask_again(self, name: str) -> Updates:
+        """Say what would be lost if the run were cancelled, before it is. Raises `RunError`."""
+        run = self.desk.trainings.open(name)
+        return {self.sure: gr.update(visible=True), self.doubt: render.doubt(run, self.desk.watch.progress(run))}
+
     def end_pause(self, name: str) -> Updates:
         """Let a run that pauses go on. Raises `RunError`, `StorageError`."""
         self.desk.trainings.open(name).granted("pause")
@@ -178,7 +201,10 @@ class TrainTab:
     def show(self, name: str | None) -> Updates:
         """A run as it is now, and the choice of runs. Raises `RunError`."""
         names = self.desk.trainings.names()
-        choice = {self.run: gr.update(choices=names, value=name, visible=len(names) > 1)}
+        choice = {
+            self.run: gr.update(choices=names, value=name, visible=len(names) > 1),
+            self.sure: gr.update(visible=False),
+        }
         return {**choice, **self.look(name, "")} if name else choice
 
     def look(self, name: str | None, seen: str) -> Updates:
@@ -193,22 +219,35 @@ class TrainTab:
         can = render.possible(now, run.alive(), wishes)
         pictures = f"{name} {len(progress.samples)}"
         counts = progress.step, progress.fetched, progress.encoded, len(progress.validated), len(progress.warnings)
-        seeing = f"{now} {sorted(can)} {counts}\n{pictures}"
+        seeing = f"{now} {sorted(can)} {wishes} {counts}\n{pictures}"
         if seeing == seen:
             return {self.seen: gr.skip()}
         updates: Updates = {
             self.seen: seeing,
             self.status: render.status(run, progress, now),
             self.bar: gr.update(value=render.bar(progress, now), visible=True),
-            self.chart: render.chart(progress.losses, progress.validated),
+            self.chart: chart(progress.losses, progress.validated),
             self.warnings: gr.update(value=render.warnings(progress), visible=bool(progress.warnings)),
-            self.resume: gr.update(visible="resume" in can),
-            self.go_on: gr.update(visible="go_on" in can),
-            **{button: gr.update(visible=wish in can) for wish, button in self.wishes.items()},
+            self.doubt: render.doubt(run, progress),
+            **self._buttons(now, can, wishes),
         }
         if not seen.endswith(f"\n{pictures}"):
             updates[self.samples] = gr.update(value=self._samples(run), visible=bool(progress.samples))
         return updates
+
+    def _buttons(self, now: render.Situation, can: Collection[str], wishes: Collection[Wish]) -> Updates:
+        """The buttons about a run. None takes another's place while it is under way, but for *Pause* and *Go on*."""
+        shown = dict.fromkeys(WISHES, now in render.UNDER_WAY)
+        shown["pause"] &= "go_on" not in can
+        updates: Updates = {
+            self.wishes[wish]: gr.update(
+                visible=shown[wish], interactive=wish in can, value=pending if wish in wishes else text
+            )
+            for wish, (text, pending, _) in WISHES.items()
+        }
+        if "cancel" not in can:
+            updates[self.sure] = gr.update(visible=False)
+        return {self.resume: gr.update(visible="resume" in can), self.go_on: gr.update(visible="go_on" in can), **updates}
 
     def _changed(self, given: dict[Any, Any]) -> dict[str, str]:
         """The settings that are filled in; a dataset of the page may be called by its name alone."""

@@ -1,7 +1,7 @@
 import gradio as gr
 import pytest
 
-from app.form import Form, choices, label, shown, title
+from app.form import Form, choices, in_page_words, label, shown, title
 from app.tabs.train import WITH_THE_DATASET
 from tests.app.conftest import built, in_blocks
 from trainer import presets
@@ -50,6 +50,21 @@ def test_what_is_filled_in_lies_over_the_preset(form: Form) -> None:
 def test_nonsense_is_refused_by_the_setting_it_is_in(form: Form, name: str, nonsense: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name} must be"):
         presets.load("balanced").settings("sdxl", form.overrides(given(form, **{name: nonsense})))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "shown"),
+    [
+        ("unet_lr must be a number, not x.", "U-Net learning rate (unet_lr) must be a number, not x."),
+        ("rank must be a whole number.", "Rank must be a whole number."),
+        ("timestep_max, 5, must not be below 9.", "Highest time step (timestep_max), 5, must not be below 9."),
+        ("block_ranks must name each block once.", "Block ranks (block_ranks) must name each block once."),
+        ("rank is being trained: wait.", "rank is being trained: wait."),
+        ("prints must not be empty.", "prints must not be empty."),
+    ],
+)
+def test_a_sentence_about_a_setting_names_its_label(sentence: str, shown: str) -> None:
+    assert in_page_words(sentence) == shown
 
 
 def test_the_presets_values_show_through() -> None:

@@ -3,6 +3,7 @@ import pytest
 
 from app.notice import literal, told
 from trainer.errors import DatasetError
+from trainer.settings_text import validated
 
 
 def test_an_error_for_a_person_becomes_a_notice_without_markup() -> None:
@@ -12,6 +13,12 @@ def test_an_error_for_a_person_becomes_a_notice_without_markup() -> None:
     with pytest.raises(gr.Error) as noticed:
         told(handler)()
     assert noticed.value.message == "No &lt;b&gt;bold&lt;/b&gt; picture."
+
+
+def test_a_setting_is_called_as_in_the_page() -> None:
+    with pytest.raises(gr.Error) as noticed:
+        told(validated)({"unet_lr": "much"})
+    assert noticed.value.message.startswith("U-Net learning rate (unet_lr) must be")
 
 
 def test_a_fault_of_ours_stays_one() -> None:

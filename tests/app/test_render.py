@@ -1,4 +1,3 @@
-import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,7 +5,7 @@ import pytest
 
 from app import render
 from trainer.settings_text import validated
-from trainer.training.events import Sampled, Validated
+from trainer.training.events import Sampled
 from trainer.training.progress import Progress, State
 from trainer.training.run import Run, Wish
 
@@ -51,7 +50,7 @@ def test_the_situation_follows_from_the_log_the_process_and_its_wishes(
         ("training", True, (), {"pause", "sample", "stop", "cancel"}),
         ("training", True, ("sample",), {"pause", "stop", "cancel"}),
         ("encoding", True, (), {"stop", "cancel"}),
-        ("pausing", True, ("pause",), {"go_on", "stop", "cancel"}),
+        ("pausing", True, ("pause",), {"stop", "cancel"}),
         ("paused", True, ("pause",), {"go_on", "stop", "cancel"}),
         ("paused", True, (), {"stop", "cancel"}),
         ("stopping", True, ("stop",), set()),
@@ -86,6 +85,22 @@ def test_every_situation_has_its_words(run: Run) -> None:
     assert "is cancelled" in render.status(run, Progress(step=5, steps=20), "stopped")
 
 
+def test_before_and_after_a_cancel_it_is_said_what_resume_goes_on_from(run: Run) -> None:
+    def told(step: int) -> tuple[str, str]:
+        cancelled = Progress(step=step, steps=2000)
+        return render.doubt(run, cancelled), render.status(run, cancelled, "stopped")
+
+    assert "No step is taken yet" in told(0)[0]
+    assert "what it has learnt in 137 steps is lost" in told(137)[0]
+    assert "no checkpoint: *Resume* begins anew" in told(137)[1]
+    for name in ("000500", "001000", "001500.aside", ".002000.part", "001900 - Copy"):
+        (run.checkpoints / name).mkdir(parents=True)
+    assert "from the checkpoint at step 1000: 37 of the 1037 steps are lost" in told(1037)[0]
+    assert "goes on from the checkpoint at step 1000." in told(1037)[1]
+    assert "goes on from the checkpoint at step 1000." in render.status(run, Progress(step=1037, steps=2000), "lost")
+    assert "no step is lost" in told(1000)[0]
+
+
 def test_a_base_that_comes_from_the_hub_is_told_of_in_bytes(run: Run) -> None:
     coming, here = (Progress(step=5, steps=20, fetched=(done * 2**30, 4 * 2**30)) for done in (1, 4))
     assert "1.0 of 4.0 GiB" in render.status(run, coming, "starting")
@@ -100,36 +115,6 @@ def test_the_bar_is_numbers_only() -> None:
     assert 'aria-valuenow="0"' in render.bar(Progress(), "starting")
 
 
-@pytest.mark.parametrize("count", [2, 3, 250, 4000])
-def test_the_chart_is_a_drawing_of_limited_size(count: int) -> None:
-    losses = [(step, 1.0 / step, 2.0 / step) for step in range(1, count + 1)]
-    chart = ElementTree.fromstring(render.chart(losses))
-    lines = chart.findall(".//polyline")
-    assert [line.get("class") for line in lines] == ["raw", "smoothed"]
-    for line in lines:
-        points = [tuple(map(float, point.split(","))) for point in (line.get("points") or "").split()]
-        assert len(points) <= 2 * render.MOST_POINTS
-        assert points[0][0] == render.LEFT
-        assert all(0 <= x <= render.WIDTH and 0 <= y <= render.HEIGHT for x, y in points)
-    assert f"step {count}" in "".join(chart.itertext())
-
-
-def test_what_was_measured_on_held_out_pictures_is_dots_on_the_chart() -> None:
-    losses = [(step, 1.0, 1.0) for step in range(1, 100)]
-    measured = [Validated(step=step, loss=1.0 if step == 50 else 0.5, best=100) for step in (50, 100)]
-    chart = ElementTree.fromstring(render.chart(losses, measured))
-    (first, last), line = chart.findall(".//circle"), chart.findall(".//polyline")[1]
-    ends = [tuple(map(float, point.split(","))) for point in (line.get("points") or "").split()]
-    assert float(first.get("cy") or 0) == ends[0][1], "the same loss lies at the same height"
-    assert float(last.get("cy") or 0) > ends[0][1]
-    assert float(last.get("cx") or 0) == render.WIDTH - 8 > ends[-1][0]
-    assert "0.5000 on pictures held out, best at step 100" in "".join(chart.itertext())
-
-
-def test_there_is_no_chart_of_less_than_two_steps() -> None:
-    assert render.chart([]) == render.chart([(1, 1.0, 1.0)]) == ""
-
-
 @pytest.mark.parametrize(("seconds", "text"), [(-1, "0 s"), (59.4, "59 s"), (61, "1 min 01 s"), (7320, "2 h 02 min")])
 def test_duration(seconds: float, text: str) -> None:
     assert render.duration(seconds) == text
@@ -138,7 +123,8 @@ def test_duration(seconds: float, text: str) -> None:
 def drawn(run: Run, prompt: str, *steps: int, base: str = "") -> list[Sampled]:
     """Samples of these steps, whose pictures are there."""
     run.samples.mkdir(exist_ok=True)
-    found = [Sampled(step=step, prompt=prompt, path=f"samples/{prompt}{step}.png", base=base) for step in steps]
+    name = "".join(filter(str.isalnum, prompt))
+    found = [Sampled(step=step, prompt=prompt, path=f"samples/{name}{step}.png", base=base) for step in steps]
     for sample in found:
         (run.folder / sample.path).touch()
     return found
@@ -148,7 +134,7 @@ def test_the_latest_samples_that_are_there_stand_beside_the_base(run: Run) -> No
     events = drawn(run, "a", *range(12))
     (run.folder / events[10].path).unlink()
     shown = render.samples(run, Progress(samples=events))
-    assert [caption for _, caption in shown] == ["the base", *(f"step {step}" for step in (11, 9, 8, 7, 6, 5))]
+    assert [caption for _, caption in shown] == ["the base: a", *(f"step {step}: a" for step in (11, 9, 8, 7, 6, 5))]
     assert shown[0][0] == run.folder / events[0].path
 
 
@@ -156,6 +142,16 @@ def test_each_prompt_has_a_row_of_its_own(run: Run) -> None:
     events = [*drawn(run, "a", 0), *drawn(run, "b", 0), *drawn(run, "a", 5, 10, 15, 20), *drawn(run, "b", 5)]
     names = [path.name for path, _ in render.samples(run, Progress(samples=events))]
     assert names == ["a0.png", "a20.png", "a15.png", "a10.png", "b0.png", "b5.png"]
+
+
+def test_a_sample_without_the_trigger_word_says_so(run: Run) -> None:
+    called = replace(run, settings=validated({"trigger": "vellorn_(ink)", "sample_untriggered": True}))
+    prompts = (r"vellorn_\(ink\), a tree", "a tree", r"a tree in vellorn_\(ink\)")
+    events = [sample for prompt in prompts for sample in drawn(run, prompt, 5)]
+    captions = [caption for _, caption in render.samples(called, Progress(samples=events))]
+    plain, without = "step 5: {}".format, "step 5, without the trigger word: {}".format
+    assert captions == [plain(prompts[0]), without(prompts[1]), plain(prompts[2])]
+    assert [caption for _, caption in render.samples(run, Progress(samples=events))] == [plain(prompt) for prompt in prompts]
 
 
 def test_the_base_may_have_a_picture_of_its_own(run: Run) -> None:
@@ -166,7 +162,7 @@ def test_the_base_may_have_a_picture_of_its_own(run: Run) -> None:
 
 def test_a_sample_that_was_asked_for_twice_is_shown_once(run: Run) -> None:
     events = [*drawn(run, "a", 5), *drawn(run, "a", 5)]
-    assert [caption for _, caption in render.samples(run, Progress(samples=events))] == ["step 5"]
+    assert [caption for _, caption in render.samples(run, Progress(samples=events))] == ["step 5: a"]
 
 
 def test_a_warning_is_told_once_and_literally() -> None:

@@ -244,6 +244,13 @@ def choose(page: Page, setting: str, value: str) -> None:
     page.get_by_role("option", name=value, exact=True).click()
 
 
+def left(page: Page, button: str) -> float:
+    """How far from the left edge a button is, in pixels."""
+    box = page.locator(button).bounding_box()
+    assert box is not None
+    return box["x"]
+
+
 def test_a_training_is_set_up_paused_and_stopped_from_the_page(page: Page, home: Home) -> None:
     create_dataset(page, "prints")
     drop(page, pictures(4))
@@ -252,15 +259,15 @@ def test_a_training_is_set_up_paused_and_stopped_from_the_page(page: Page, home:
     expect(page.locator("#train-dataset input")).to_have_value("prints")
     page.locator("#settings button").first.click()
     page.locator("#set-steps input").fill("2000")
-    open_group(page, "What is drawn")
+    open_group(page, "Checkpoints, samples")
     page.locator("#set-sample_steps input").fill("2")
-    open_group(page, "What the LoRA is made of")
+    open_group(page, "Kind of LoRA")
     page.locator("#set-alpha input").fill("-2")
     choose(page, "rslora", "yes")
-    expect(page.locator(".impasto-fold > button", has_text="2 changed")).to_contain_text("What the LoRA is made of")
+    expect(page.locator(".impasto-fold > button", has_text="2 changed")).to_contain_text("Kind of LoRA")
     expect(page.locator("#settings > button")).to_contain_text("4 changed")
     page.locator("#train").click()
-    expect(page.get_by_text("alpha must be a number above 0")).to_be_visible()
+    expect(page.get_by_text("Alpha must be a number above 0")).to_be_visible()
     assert not home.runs.exists()
     page.locator("#set-alpha input").fill("2")
     page.get_by_label("Quick look", exact=False).check()
@@ -270,13 +277,24 @@ def test_a_training_is_set_up_paused_and_stopped_from_the_page(page: Page, home:
 
     status, run = page.locator("#status"), home.runs / "prints"
     expect(status).to_contain_text("Step")
+    expect(page.locator("#pause-run")).to_be_enabled()
+    places = left(page, "#pause-run"), left(page, "#stop-run")
     page.locator("#pause-run").click()
     expect(status).to_contain_text("is paused")
-    expect(page.locator("#pause-run, #sample-run")).to_have_count(0)
+    expect(page.locator("#pause-run")).to_have_count(0)
+    expect(page.locator("#sample-run")).to_be_disabled()
+    assert (left(page, "#go-on"), left(page, "#stop-run")) == places
     page.locator("#go-on").click()
     expect(status).to_contain_text("Training prints")
+    expect(page.locator("#sample-run")).to_be_enabled()
     page.locator("#sample-run").click()
     wait_for(lambda: [path for path in (run / "samples").glob("*.png") if not path.name.startswith("000000")])
+    assert left(page, "#stop-run") == places[1]
+    page.locator("#cancel-run").click()
+    expect(page.locator("#doubt")).to_contain_text("Resume would go on from the checkpoint at step")
+    page.locator("#keep-training").click()
+    expect(page.locator("#sure")).to_be_hidden()
+    assert not (run / "cancel").exists()
     page.locator("#stop-run").click()
     expect(status).to_contain_text("prints is stopped")
     expect(page.locator("#resume")).to_be_visible()
@@ -298,6 +316,26 @@ def test_the_page_can_be_used_in_a_narrow_window(page: Page) -> None:
         group.click()
     expect(page.locator("#set-prediction")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_answers_come_into_sight_in_a_narrow_window(page: Page) -> None:
+    create_dataset(page, "prints")
+    drop(page, pictures(2))
+    expect(page.locator("#pictures .thumbnail-item")).to_have_count(2)
+    page.set_viewport_size({"width": 400, "height": 700})
+    open_tab(page, "Train")
+    expect(page.locator("#train-dataset input")).to_have_value("prints")
+    page.locator("#settings button").first.click()
+    page.locator("#set-steps input").fill("100000")
+    page.locator("#ask-fit").click()
+    expect(page.locator("#fit strong")).to_be_in_viewport()
+    page.locator("#train").click()
+    expect(page.locator("#status h3")).to_be_in_viewport()
+    page.locator("#cancel-run").click()
+    expect(page.locator("#really-cancel")).to_be_in_viewport()
+    page.locator("#really-cancel").click()
+    expect(page.locator("#status")).to_contain_text("is cancelled")
+    expect(page.locator("#status")).to_contain_text("There is no checkpoint: Resume begins anew.")
 
 
 def test_bases_are_named_once_and_the_fit_is_told(page: Page, home: Home, tmp_path: Path) -> None:

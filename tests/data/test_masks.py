@@ -81,7 +81,8 @@ def test_a_mask_of_the_same_shape_fits(tmp_path: Path, size: tuple[int, int]) ->
 def test_a_mask_of_another_shape_is_told_of(tmp_path: Path, size: tuple[int, int]) -> None:
     mask(tmp_path / "a-masklabel.png", size)
     told = (
-        rf"^a-masklabel\.png has {size[0]} x {size[1]} pixels and a\.png 80 x 64: save the mask in the size of its picture\.$"
+        rf"^a\.png has a mask of another shape: a-masklabel\.png has {size[0]} x {size[1]} pixels, and the picture 80 x 64\. "
+        r"Save the mask in that size, or delete it\.$"
     )
     with pytest.raises(PictureError, match=told):
         read(picture(tmp_path / "a.png"))
@@ -89,9 +90,8 @@ def test_a_mask_of_another_shape_is_told_of(tmp_path: Path, size: tuple[int, int
 
 def test_a_black_mask_is_told_of(tmp_path: Path) -> None:
     Image.new("L", (80, 64)).save(tmp_path / "a-masklabel.png")
-    with pytest.raises(
-        PictureError, match=r"^a-masklabel\.png is all black: paint white what is to be learnt, or delete it\.$"
-    ):
+    told = r"^a\.png has a mask that is all black: paint white in a-masklabel\.png what is to be learnt, or delete it\.$"
+    with pytest.raises(PictureError, match=told):
         read(picture(tmp_path / "a.png"))
 
 
@@ -103,7 +103,7 @@ def test_a_picture_that_is_nowhere_opaque_is_told_of(tmp_path: Path) -> None:
 
 def test_a_mask_that_is_no_picture_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "a-masklabel.png").write_text("a letter")
-    with pytest.raises(PictureError, match=r"^a-masklabel\.png is not a picture"):
+    with pytest.raises(PictureError, match=r"^a\.png has a mask that cannot be used: a-masklabel\.png is not a picture"):
         read(picture(tmp_path / "a.png"))
 
 

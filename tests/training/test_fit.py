@@ -176,11 +176,6 @@ def test_a_training_that_may_just_fit_starts_with_a_warning(job: Any) -> None:
     assert found.sentence.startswith("May not fit: ")
 
 
-def test_nothing_to_train_is_told_of(job: Any) -> None:
-    with pytest.raises(RunError, match="Nothing would be trained"):
-        job(unet_lr=0, te1_lr=0, te2_lr=0)
-
-
 def test_the_starter_on_a_cpu_is_trained_as_it_is(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = Machine("CPU", 2 * GIB, "fp32", 5e10, CPU_BANDWIDTH, CPU_LAUNCH)
     made = job("starter", resolution=128, batch=4, rank=8)

@@ -15,12 +15,14 @@ from tests.tiny import short_run
 from trainer.errors import RunError
 from trainer.home import Home
 from trainer.lora.file import LoraFile
-from trainer.training import diffusion
+from trainer.training import diffusion, step
+from trainer.training.batch import Batch
 from trainer.training.events import Event, Failed, Finished, Resumed, Saved, Stepped, Stopped, Warned
 from trainer.training.guard import PATIENCE, WINDOW, Guard, Unstable
 from trainer.training.loop import train
 from trainer.training.progress import fold
 from trainer.training.run import Run
+from trainer.training.state import Training
 
 # What is trouble ----------------------------------------------------------------------------------------------------------
 
@@ -28,8 +30,8 @@ from trainer.training.run import Run
 def after(*losses: float) -> Guard:
     """A guard that has seen these smoothed losses."""
     guard = Guard()
-    for step, smoothed in enumerate(losses, 1):
-        guard.watch(step, smoothed)
+    for number, smoothed in enumerate(losses, 1):
+        guard.watch(number, smoothed)
     return guard
 
 
@@ -151,13 +153,34 @@ def test_trouble_for_the_fourth_time_stops_and_keeps_the_good_lora(
     run = short_run(tmp_path / "run", dataset, toy_base)
     spoil(monkeypatch, lambda number: number > 2)
     events = told(run, home)
-    assert [event.step for event in events if isinstance(event, Resumed)] == [2, 2, 2]
+    assert [event.step for event in events if isinstance(event, Resumed)] == [0, 0, 0], "step 2's own loss is no number"
     *_, warned, last = events
     assert isinstance(warned, Warned)
-    assert warned.message.endswith("at step 3 its loss is not a number. It stops, and what was learnt up to step 2 is kept.")
+    assert warned.message.endswith("its loss is not a number. It stops, and what was learnt up to step 2 is kept.")
     assert isinstance(last, Stopped)
     assert last.step == 2
     assert same(content(run), content(good))
+
+
+def test_a_checkpoint_in_which_the_trouble_had_begun_is_passed_over(
+    toy_base: Path, dataset: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The update of step 4 ruins the weights, which shows in the loss of step 5: halved rates cannot heal checkpoint 4."""
+    real, ruined = step.predicted, list[torch.Tensor]()
+
+    def predicted(training: Training, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        answer, wanted = real(training, batch)
+        matrix = next(iter(training.adapter.state().values())).detach()
+        if training.step == 4 and not ruined:
+            ruined.append(matrix.clone())
+        return (answer * math.nan if ruined and torch.equal(matrix, ruined[0]) else answer), wanted
+
+    monkeypatch.setattr(step, "predicted", predicted)
+    run = short_run(tmp_path / "run", dataset, toy_base, steps=8, warmup=0)
+    events = told(run, home)
+    assert [event.step for event in events if isinstance(event, Resumed)] == [2]
+    assert isinstance(events[-1], Finished)
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["000004", "000004.aside", "000006", "000008"]
 
 
 def test_without_a_good_step_there_is_nothing_to_keep(

@@ -443,12 +443,6 @@ def test_without_any_readable_picture_there_is_no_training(toy_base: Path, home:
         trained(short_run(tmp_path / "run", tmp_path / "set", toy_base), home)
 
 
-def test_with_all_rates_zero_there_is_nothing_to_do(toy_base: Path, dataset: Path, home: Home, tmp_path: Path) -> None:
-    run = short_run(tmp_path / "run", dataset, toy_base, unet_lr=0, te1_lr=0, te2_lr=0)
-    with pytest.raises(RunError, match="all three learning rates are 0"):
-        trained(run, home)
-
-
 # Stopping and going on --------------------------------------------------------------------------------------------------
 
 

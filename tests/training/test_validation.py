@@ -13,10 +13,11 @@ from trainer.training import diffusion, step
 from trainer.training.batch import Batch
 from trainer.training.events import Event, Stepped, Validated
 from trainer.training.loop import train
+from trainer.training.plan import MEASURED_TIMES
 from trainer.training.progress import fold
 from trainer.training.run import Run
 from trainer.training.state import Training
-from trainer.training.validation import PATIENCE, TIMES, meaning
+from trainer.training.validation import PATIENCE, meaning
 
 ASKED = {"validation_share": 0.4, "validate_every": 2, "steps": 4, "checkpoint_every": 2}
 
@@ -69,7 +70,7 @@ def test_the_loss_is_the_mean_squared_error_on_pictures_that_are_not_trained(
     held_out = {caption for caption, learnt, _ in asked if not learnt}
     assert len(held_out) == 2
     assert not held_out & {caption for caption, learnt, _ in asked if learnt}
-    by_hand = [error for _, learnt, error in asked if not learnt][: 2 * TIMES]
+    by_hand = [error for _, learnt, error in asked if not learnt][: 2 * MEASURED_TIMES]
     assert first.loss == pytest.approx(torch.stack(by_hand).mean().item(), rel=1e-5)
 
 

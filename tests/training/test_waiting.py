@@ -148,7 +148,7 @@ def test_a_picture_deleted_meanwhile_is_skipped_and_counted(toy_base: Path, home
 
     story(run, home, delete)
     warned = [event.message for event in run.events() if isinstance(event, Warned)]
-    assert warned == ["No longer in the dataset, and skipped: 01.png. So far 1 of 4."]
+    assert warned == ["No longer in its folder, and skipped: 01.png. So far 1 in all."]
     assert fold(run.events()).state == "finished"
 
 

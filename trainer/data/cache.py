@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from trainer.data import intake, masks
 from trainer.data.buckets import Placement
@@ -67,7 +67,7 @@ class LatentCache:
         path = self._folder / f"{self._name(shown)}.safetensors"
         if path.is_file():
             try:
-                kept = load_file(path)
+                kept = load(path.read_bytes())  # not mapped: the file may be deleted while it is used
                 return Encoded(shown, kept["mean"], kept["deviation"], kept.get("mask"))
             except (SafetensorError, KeyError, OSError):
                 path.unlink(missing_ok=True)  # cut off by a crash of the machine: encode it again

@@ -71,6 +71,14 @@ def without_wildcards(caption: str, random: Random) -> str:
     return " ".join(caption.split())
 
 
+def unclosed(caption: str) -> bool:
+    """Whether a brace before a bar is never closed, so that its alternatives are taken literally."""
+    rest = caption
+    while (without := re.sub(r"\{[^{}]*\}", "", rest)) != rest:
+        rest = without
+    return bool(re.search(r"\{[^{}]*\|", rest))
+
+
 def _rearranged(caption: str, settings: Settings, random: Random) -> str:
     """The tags that hold the trigger word, then the kept ones as they are, then the others thinned out and shuffled."""
     tags = [tag.strip() for tag in caption.split(",") if tag.strip()]

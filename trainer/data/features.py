@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from trainer.errors import storing
 from trainer.home import write_atomically
@@ -38,7 +38,7 @@ class TextCache:
         path = self._folder / f"{name}.safetensors"
         if path.is_file():
             try:
-                kept = load_file(path)
+                kept = load(path.read_bytes())  # not mapped: the file may be deleted while it is used
                 return kept["context"], kept["pooled"]
             except (SafetensorError, KeyError, OSError):
                 path.unlink(missing_ok=True)  # cut off by a crash of the machine: encode it again

@@ -42,14 +42,15 @@ def tag(picture: Path) -> bytes:
         if mask.is_file():
             return b"mask" + mask.read_bytes()
     except OSError as error:
-        raise PictureError(f"{mask.name} cannot be opened ({error.strerror or error}).") from None
+        raise PictureError(f"The mask of {picture.name} cannot be opened ({mask.name}: {error.strerror or error}).") from None
     return b"alpha" if intake.transparent(picture) else b""
 
 
 def read(picture: Path) -> Image.Image | None:
     """The mask of a picture, mode L, upright and of its shape; None if it has none. A file counts before transparency.
 
-    Raises `PictureError` if a mask has another shape than the picture, or nothing in it is to be learnt.
+    Raises `PictureError`, which names the picture first, for that is what cannot be used, if a mask cannot be read, has
+    another shape than the picture, or nothing in it is to be learnt.
     """
     path = mask_path(picture)
     if not path.is_file():
@@ -57,15 +58,20 @@ def read(picture: Path) -> Image.Image | None:
         if mask is not None and not mask.getbbox():
             raise PictureError(f"{picture.name} is wholly transparent: with masked_loss nothing of it would be learnt.")
         return mask
-    mask = intake.read_picture(path, background=(0, 0, 0)).convert("L")
+    try:
+        mask = intake.read_picture(path, background=(0, 0, 0)).convert("L")
+    except PictureError as error:
+        raise PictureError(f"{picture.name} has a mask that cannot be used: {error}") from None
     header = intake.read_header(picture)
     if not _alike(mask.size, (header.width, header.height)):
         raise PictureError(
-            f"{path.name} has {mask.width} x {mask.height} pixels and {picture.name} {header.width} x {header.height}: "
-            "save the mask in the size of its picture."
+            f"{picture.name} has a mask of another shape: {path.name} has {mask.width} x {mask.height} pixels, and the picture "
+            f"{header.width} x {header.height}. Save the mask in that size, or delete it."
         )
     if not mask.getbbox():
-        raise PictureError(f"{path.name} is all black: paint white what is to be learnt, or delete it.")
+        raise PictureError(
+            f"{picture.name} has a mask that is all black: paint white in {path.name} what is to be learnt, or delete it."
+        )
     return mask
 
 

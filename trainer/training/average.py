@@ -29,7 +29,7 @@ class Average:
 
     @torch.no_grad()
     def load(self, matrices: Mapping[str, torch.Tensor]) -> None:
-        """Put back what a checkpoint kept; the settings that it is held against say that it has an average."""
+        """Put back what a checkpoint kept. Raises `KeyError` if a matrix is missing."""
         for name, matrix in self.matrices.items():
             matrix.copy_(matrices[name])
 

@@ -67,7 +67,9 @@ def drawn(training: Training, micro: int) -> Batch:
 def fixed(training: Training, index: int, time: int) -> Batch:
     """A picture that is held out, as it is measured each time: at this time step, with always the same noise."""
     entry = training.held_out[index]
-    generator = torch.Generator().manual_seed(seed_of(training.run.settings.seed, "held out", index, time))
+    generator = torch.Generator().manual_seed(
+        seed_of(training.run.settings.seed, "held out", entry.shown.picture.path.name, time)
+    )
     noise = torch.randn(entry.mean.shape, generator=generator)
     caption = _caption(training, entry, Random(training.run.settings.seed))
     row = _Row(entry.mean, noise, noise, torch.tensor(time), torch.tensor(True), caption)

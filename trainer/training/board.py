@@ -122,7 +122,7 @@ def _protocol() -> SimpleNamespace:
         from tensorboardX.record_writer import RecordWriter
     except ModuleNotFoundError:
         raise RunError(
-            "TensorBoard's files need a further package: install it with "
-            "python -m pip install 'impasto[tensorboard]', or set tensorboard to false."
+            "TensorBoard's files need two further packages: install them with "
+            "python -m pip install tensorboard tensorboardx, or set tensorboard to false."
         ) from None
     return SimpleNamespace(Event=Event, SessionLog=SessionLog, Summary=Summary, RecordWriter=RecordWriter)

@@ -28,8 +28,9 @@ import torch
 from safetensors.torch import load, save
 
 from trainer.errors import RunError, StorageError, storing
-from trainer.home import sync_folder
+from trainer.home import replace, sync_folder
 from trainer.lora.adapter import Adapter
+from trainer.training.average import Average
 from trainer.training.guard import Guard
 from trainer.training.optim import LossScale
 from trainer.training.run import Run
@@ -37,6 +38,9 @@ from trainer.training.shaping import require_same, shaping
 
 _FILES = frozenset({"adapter.safetensors", "optimizer.safetensors"})
 """Those that every checkpoint has."""
+
+_ASIDE = ".aside"
+"""Ends the names of checkpoints that are not to be gone on from."""
 
 _COPIES = 3.5
 """A checkpoint is about so many times its matrices: themselves, two more of the optimizer, and the LoRA in float16."""
@@ -52,6 +56,10 @@ class Moment:
     scale: LossScale | None = None
     """Where the gradients are float16."""
     guard: Guard = field(default_factory=Guard)
+    base: str = ""
+    """What the base's weights are known by; empty where that is not known."""
+    processes: int = 1
+    """How many take the steps together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +135,7 @@ def _write_folder(target: Path, contents: Mapping[str, bytes]) -> None:
                 os.fsync(file.fileno())
         sync_folder(part)
         shutil.rmtree(target, ignore_errors=True)
-        os.replace(part, target)
+        replace(part, target)
         sync_folder(target.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -152,6 +160,22 @@ def newest(folder: Path) -> Checkpoint | None:
     return next((found for path in reversed(_by_step(folder)) if (found := _read(path))), None)
 
 
+def set_aside(checkpoint: Checkpoint) -> None:
+    """Rename a checkpoint, so that the one before it is the newest. Raises `StorageError`."""
+    aside = checkpoint.folder.with_name(f"{checkpoint.folder.name}{_ASIDE}")
+    with storing(aside):
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(checkpoint.folder, aside)
+
+
+def take_back(folder: Path) -> None:
+    """Make the last one that was set aside the newest again, if there is one. Raises `StorageError`."""
+    aside = max(folder.glob(f"*{_ASIDE}"), default=None)
+    if aside:
+        with storing(aside):
+            os.replace(aside, aside.with_name(aside.name.removesuffix(_ASIDE)))
+
+
 def damaged(folder: Path, found: Checkpoint | None) -> list[Path]:
     """Those that `newest` passed over to come to `found`."""
     paths = _by_step(folder)
@@ -172,6 +196,8 @@ def _read(folder: Path) -> Checkpoint | None:
             seconds=float(state["seconds"]),
             scale=LossScale(**state["scale"]) if state.get("scale") else None,
             guard=Guard(**state.get("guard", {})),
+            base=str(state.get("base", "")),
+            processes=int(state.get("processes", 1)),
             values=state.get("optimizer", {}),
             settings=state.get("settings", {}),
         )
@@ -185,17 +211,22 @@ def _digest(path: Path) -> str:
 
 def _by_step(folder: Path) -> list[Path]:
     """The checkpoints, oldest first."""
-    return sorted(folder.glob("[0-9]*"), key=lambda path: (len(path.name), path.name))
+    named = (path for path in folder.glob("[0-9]*") if path.name.isdigit())  # not "000002 - Copy"
+    return sorted(named, key=lambda path: int(path.name))
 
 
-def restore(checkpoint: Checkpoint, run: Run, adapter: Adapter, optimizer: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's matrices and optimizer state back.
+def restore(
+    checkpoint: Checkpoint, run: Run, adapter: Adapter, optimizer: torch.optim.Optimizer, average: Average | None = None
+) -> None:
+    """Put a checkpoint's matrices, their average and the optimizer's state back.
 
     Raises `RunError` if they are of another LoRA, or if the settings that shaped them are no longer those of `run`.
     """
     require_same(checkpoint.settings, run.settings, run.folder)
     try:
         adapter.load_state(load((checkpoint.folder / "adapter.safetensors").read_bytes()))
+        if average:
+            average.load(checkpoint.average)
         parameters = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
         optimizer.state.clear()
         for name, tensor in load((checkpoint.folder / "optimizer.safetensors").read_bytes()).items():

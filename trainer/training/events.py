@@ -158,7 +158,7 @@ class Resumed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Stopped(Event):
-    """The person stopped the training; what was learnt so far is kept in `lora`, which is empty if it was cancelled."""
+    """The training ended early, by a person or its guard; what was learnt is in `lora`, which is empty if it was cancelled."""
 
     kind: ClassVar[str] = "stopped"
     step: int

@@ -68,9 +68,7 @@ class Job:
 
     @classmethod
     def of(cls, settings: Settings, plan: Plan, facts: Facts, cache: Path) -> Job:
-        """`cache` is the home's cache folder. Raises `RunError` where nothing would be trained."""
-        if not (settings.unet_lr or settings.te1_lr or settings.te2_lr):
-            raise RunError("Nothing would be trained: all three learning rates are 0. Set unet_lr, te1_lr or te2_lr.")
+        """`cache` is the home's cache folder."""
         areas = [entry.placement.bucket.width * entry.placement.bucket.height for entry in plan.pictures]
         return cls(settings, configs_of(facts), cache / "counts", max(areas), sum(areas) / len(areas))
 

@@ -36,6 +36,8 @@ class Guard:
     """How often the learning rates were halved."""
     recent: list[float] = field(default_factory=list)
     """The smoothed losses of the last steps."""
+    back: int = -1
+    """The step that was gone back to last; none if it is negative."""
     above: int = 0
     """Steps in succession on which the smoothed loss was `EXPLODED` times its median."""
 

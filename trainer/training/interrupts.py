@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 from trainer.training.run import Run
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")
 """Those that the system has: only Windows has the last one."""
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """While it lasts, interruptions do nothing: another process hears of them, and tells this one what to do."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _numbers()}
+    try:
+        yield
+    finally:
+        _restore(before)
 
 
 @contextmanager
@@ -35,10 +46,17 @@ def heeded(run: Run, begun: Callable[[], bool], tell: Callable[[str], None]) -> 
         with suppress(RuntimeError):  # another line was just being written, and cannot be written into
             tell("It stops after this step, and keeps a checkpoint and the LoRA. Interrupt it again to end it at once.")
 
-    numbers = [signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__]
-    before = {number: signal.signal(number, heard) for number in numbers}
+    before = {number: signal.signal(number, heard) for number in _numbers()}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _restore(before)
+
+
+def _numbers() -> list[signal.Signals]:
+    return [signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__]
+
+
+def _restore(before: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)

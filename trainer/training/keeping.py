@@ -26,6 +26,8 @@ def save(training: Training) -> Saved:
         seconds=training.pace.seconds,
         scale=training.scale,
         guard=training.guard,
+        base=training.fingerprint,
+        processes=training.processes.count,
     )
     with training.learnt():
         lora = file.serialise(training.adapter.factors(), _metadata(training))

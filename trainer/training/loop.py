@@ -17,13 +17,14 @@ import torch
 from trainer.errors import RunError
 from trainer.home import Home
 from trainer.sdxl.device import out_of_memory
+from trainer.training import checkpoint
 from trainer.training.board import Board
 from trainer.training.events import Event, Finished, Resumed, Stepped, Stopped, Warned
-from trainer.training.guard import Unstable
+from trainer.training.guard import MOST_HALVINGS, Unstable
 from trainer.training.keeping import save, write_lora
 from trainer.training.prepare import Task, prepared, task_of
 from trainer.training.processes import Processes
-from trainer.training.progress import fold
+from trainer.training.progress import Progress, fold
 from trainer.training.run import Run
 from trainer.training.samples import draw_samples
 from trainer.training.state import Training, rewound
@@ -86,8 +87,12 @@ def _trained(task: Task) -> Iterator[Event]:
     if done := (yield from rewound(training)):
         training.pace.earlier = done.seconds
         yield Resumed(step=done.step)
+        yield from _looks(training, fold(task.run.events()))
     else:
-        yield from _looked_at(training)
+        if fold(task.run.events()).last:
+            yield Resumed(step=0)  # what the log tells of so far is done again
+        training.validated.clear()
+        yield from _looks(training)
     ending: Ending = ""
     while not training.done and not training.guard.spent and not (ending := (yield from attended(training))):
         try:
@@ -110,19 +115,19 @@ def _followed_up(training: Training, event: Stepped) -> Iterator[Event]:
         yield Warned(message=warning)
     if training.done or (step % settings.checkpoint_every == 0 and training.guard.calm):
         yield save(training)
-    if training.held_out and (training.done or step % settings.validate_every == 0):
-        yield measured(training)
-    if settings.sample_every and (training.done or step % settings.sample_every == 0):
-        yield from draw_samples(training)
+    yield from _looks(training)
 
 
-def _looked_at(training: Training) -> Iterator[Event]:
-    """How the base does before the first step, to compare with."""
+def _looks(training: Training, before: Progress | None = None) -> Iterator[Event]:
+    """What is measured and drawn at this step, the 0th with the base alone; of a run that goes on, what is lacking `before`."""
+    settings, step = training.run.settings, training.step
     if not training.processes.first:
         return
-    if training.held_out:
+    measured_then = any(step == when for when, _ in training.validated)
+    if training.held_out and not measured_then and (training.done or step % settings.validate_every == 0):
         yield measured(training)
-    if training.run.settings.sample_every:
+    drawn_then = before and any(step == sample.step for sample in before.samples)
+    if settings.sample_every and not drawn_then and (training.done or step % settings.sample_every == 0):
         yield from draw_samples(training)
 
 
@@ -132,8 +137,11 @@ def _gone_back(training: Training, trouble: Unstable) -> Iterator[Event]:
     Raises `RunError` if nothing is left to keep then.
     """
     halvings = training.guard.halvings + 1
+    if training.processes.first:
+        _pass_over(training, halvings > MOST_HALVINGS)
+    training.processes.agree(None)
     yield from rewound(training)
-    training.guard.halvings = halvings
+    training.guard.halvings, training.guard.back = halvings, training.step
     if not training.guard.spent:
         yield Warned(
             message=f"The training became unstable: {trouble}. It goes back to step {training.step}, "
@@ -145,6 +153,19 @@ def _gone_back(training: Training, trouble: Unstable) -> Iterator[Event]:
     if not training.step:
         raise RunError(f"{sentence} There is no good step to keep: start again with lower learning rates.")
     yield Warned(message=f"{sentence} It stops, and what was learnt up to step {training.step} is kept.")
+
+
+def _pass_over(training: Training, last: bool) -> None:
+    """Set a checkpoint aside in which the trouble had begun: its own loss is no number, or going back to it has not helped.
+
+    At the last try, where no other is left, it is better than nothing.
+    """
+    folder = training.run.checkpoints
+    kept = checkpoint.newest(folder)
+    if kept and kept.step in (training.step, training.guard.back):
+        checkpoint.set_aside(kept)
+    if last and not checkpoint.newest(folder):
+        checkpoint.take_back(folder)
 
 
 def _ended(training: Training, ending: Ending) -> Iterator[Event]:

@@ -18,18 +18,18 @@ from trainer.lora.keys import COMPONENTS, Component
 from trainer.settings import LrSchedule, Settings, block_numbers
 
 EXTRAS = {
-    "adamw8bit": ("bitsandbytes.optim", "AdamW8bit"),
-    "prodigy": ("prodigyopt", "Prodigy"),
-    "schedulefree_adamw": ("schedulefree", "AdamWScheduleFree"),
-    "schedulefree_prodigy": ("prodigyplus", "ProdigyPlusScheduleFree"),
+    "adamw8bit": ("bitsandbytes.optim", "AdamW8bit", "bitsandbytes"),
+    "prodigy": ("prodigyopt", "Prodigy", "prodigyopt"),
+    "schedulefree_adamw": ("schedulefree", "AdamWScheduleFree", "schedulefree"),
+    "schedulefree_prodigy": ("prodigyplus", "ProdigyPlusScheduleFree", "prodigy-plus-schedule-free"),
 }
-"""Where the optimizers are that come with the extra `optimizers`."""
+"""The optimizers that come with the extra `optimizers`: module, class, package."""
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "prodigy": {"safeguard_warmup": True},
     "schedulefree_prodigy": {"split_groups": False, "factored": False},  # one estimate for all, so that rates keep their ratio
 }
-_SCHEDULE_FREE = ("schedulefree_adamw", "schedulefree_prodigy")
+SCHEDULE_FREE = ("schedulefree_adamw", "schedulefree_prodigy")
 
 
 def rates(settings: Settings) -> dict[Component, float]:
@@ -42,6 +42,8 @@ def require(settings: Settings) -> None:
     """Raise `RunError` if the optimizer that the settings ask for is not installed, or cannot work with their rates."""
     if settings.optimizer in EXTRAS:
         _extra(settings.optimizer)
+    if settings.optimizer in SCHEDULE_FREE and settings.ema:
+        raise RunError(f"{settings.optimizer} learns an average by itself: set ema to 0, or choose another optimizer.")
     if settings.optimizer != "prodigy":
         return
     if len(set(rates(settings).values())) > 1:
@@ -57,13 +59,13 @@ def require(settings: Settings) -> None:
 
 
 def _extra(name: str) -> Any:
-    module, title = EXTRAS[name]
+    module, title, package = EXTRAS[name]
     try:
         return getattr(importlib.import_module(module), title)
     except ImportError:
         raise RunError(
-            f"The optimizer {name} needs the package {module.split('.')[0]}: install Impasto with its extra, as in "
-            "python -m pip install 'impasto[optimizers]', or choose another optimizer."
+            f"The optimizer {name} needs the package {package}: install it with python -m pip install {package}, or choose "
+            "another optimizer."
         ) from None
 
 
@@ -97,7 +99,7 @@ def make_optimizer(adapter: Adapter, settings: Settings) -> torch.optim.Optimize
     if name == "adafactor":
         return cast(torch.optim.Optimizer, Adafactor(groups, lr=1.0, scale_parameter=False, relative_step=False))
     other: Any = _extra(name)(groups, **_OPTIONS.get(name, {}))
-    if name in _SCHEDULE_FREE:
+    if name in SCHEDULE_FREE:
         other.train()
     return cast(torch.optim.Optimizer, other)
 
@@ -136,8 +138,8 @@ def averaged(optimizer: torch.optim.Optimizer) -> Iterator[None]:
         return
     matrices = [matrix for group in optimizer.param_groups for matrix in group["params"]]
     kept = [matrix.detach().clone() for matrix in matrices]
-    average()
     try:
+        average()
         yield
     finally:
         optimizer.train()  # type: ignore[attr-defined]  # of those that have `eval`
@@ -203,7 +205,7 @@ def set_rates(optimizer: torch.optim.Optimizer, settings: Settings, step: int, s
 
     From the stop of its part on it is 0.
     """
-    schedule: LrSchedule = "constant" if settings.optimizer in _SCHEDULE_FREE else settings.lr_schedule
+    schedule: LrSchedule = "constant" if settings.optimizer in SCHEDULE_FREE else settings.lr_schedule
     scheduled = curve(step, steps, settings.warmup, schedule, settings.lr_cycles)
     stops: dict[Component, float] = {"unet": settings.unet_stop, "te1": settings.te1_stop, "te2": settings.te2_stop}
     ends = {part: round(stop * steps) if stop <= 1 else round(stop) for part, stop in stops.items()}

@@ -16,7 +16,7 @@ from trainer.sdxl.memory import reserve
 from trainer.settings import Settings
 from trainer.training.fit import Fit, Job, Option, Rung, draw_fit, fit, size
 from trainer.training.machine import Machine, example, machine_of, parse_memory
-from trainer.training.plan import Plan
+from trainer.training.plan import MEASURED_TIMES, Plan
 
 
 def outlook(dataset: Dataset, facts: Facts, settings: Settings, memory: str | None, home: Home) -> dict[str, Any]:
@@ -97,7 +97,8 @@ def _seconds(found: Fit, plan: Plan, machine: Machine) -> float:
     sample = settings.sample_steps * machine.seconds(counts.guided()) + machine.seconds(counts.decode(side), single=True)
     rounds = 1 + math.ceil(plan.steps / settings.sample_every) if settings.sample_every else 0
     prompts = (len(settings.sample_prompts) or min(2, plan.distinct)) * (2 if settings.sample_untriggered else 1)
-    measuring = math.ceil(plan.steps / settings.validate_every) * len(plan.held_out) * machine.seconds(counts.guided()) / 2
+    measured = (1 + math.ceil(plan.steps / settings.validate_every)) * len(plan.held_out) * MEASURED_TIMES
+    measuring = measured * machine.seconds(counts.guided()) / 2  # which is of a picture with and without its prompt
     return encoding + plan.steps * found.chosen.seconds + rounds * prompts * sample + measuring
 
 

@@ -21,6 +21,9 @@ from trainer.data.shown import Shown
 from trainer.errors import DatasetError, RunError
 from trainer.settings import Settings
 
+MEASURED_TIMES = 6
+"""Time steps at which each of them is measured, evenly over the schedule."""
+
 LEAST_TO_HOLD_OUT = 4
 """With fewer pictures none can be spared to measure progress."""
 

@@ -5,7 +5,7 @@ A `Task` is what is known of a run before anything is loaded; it says in which w
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 
@@ -16,6 +16,7 @@ from trainer.bases.source import Facts, facts_of
 from trainer.data.cache import Encoded as EncodedPicture
 from trainer.data.cache import LatentCache
 from trainer.data.dataset import Dataset, prior_pictures
+from trainer.data.doubts import doubts
 from trainer.data.features import TextCache
 from trainer.data.shown import Shown
 from trainer.errors import PictureError, RunError
@@ -38,6 +39,9 @@ from trainer.training.shaping import require_same
 from trainer.training.spill import Spill
 from trainer.training.state import Training, fresh
 from trainer.training.texts import Texts
+
+TELLING = 0.5
+"""Seconds between two events that tell of progress: a log of many pictures stays small."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class Task:
                 "Memory ran out in the training; its last checkpoint is kept. Close other programs that use memory and resume "
                 "it. If that is not enough, start again with a smaller batch or resolution, or with recompute full."
             )
-        return replace(self, fit=found)
+        record = Record.read(self.run.folder) or self.record  # without pictures that could not be read
+        return replace(self, fit=found, record=record, plan=record.plan(self.run.settings))
 
     @property
     def lowered(self) -> Lowered:
@@ -85,7 +90,8 @@ def task_of(run: Run, home: Home) -> Generator[Event, None, Task]:
     plan = record.plan(run.settings, processes.count)
     facts = (yield from _located(run.base)).overruled(run.settings.family, run.settings.prediction)
     device = best_device()
-    found = _fit(run, plan, facts, device, home)
+    fits = processes.gathered(_fit(run, plan, facts, device, home))
+    found = min(fits, key=lambda each: each.chosen.needs.total)  # all must take the same way
     for doubt in filter(None, (None if found.fits else found.sentence, found.remark)):
         yield Warned(message=doubt)
     return Task(run, home, processes, record, plan, facts, device, found)
@@ -102,6 +108,8 @@ def _recorded(run: Run, processes: Processes) -> Generator[Event, None, Record]:
         prior = prior_pictures(run.settings.prior_dataset)
         for sentence in (*dataset.refused, *(prior.refused if prior else ())):
             yield Warned(message=f"Left out: {sentence}")
+        for sentence in doubts(dataset, run.settings):
+            yield Warned(message=sentence)
         record = Record.of(dataset, prior)
         record.write(run.folder)
     agreed = processes.agree(record)
@@ -110,13 +118,12 @@ def _recorded(run: Run, processes: Processes) -> Generator[Event, None, Record]:
 
 
 def _located(source: str) -> Generator[Event, None, Facts]:
-    """The facts about a base that is on this disk; a Hub id is fetched, which is told of once a second."""
-    facts, told = facts_of(source), 0.0
+    """The facts about a base that is on this disk; a Hub id is fetched, which is told of now and then."""
+    facts, due = facts_of(source), _now_and_then()
     if facts.place:
         return facts
     for done, total in hub.fetching(source):
-        if done == total or monotonic() - told >= 1:
-            told = monotonic()
+        if due(done == total):
             yield Fetched(done=done, total=total)
     return located(source)
 
@@ -153,6 +160,8 @@ def prepared(task: Task) -> Generator[Event, None, Training]:
     texts = yield from _texts(task, base, [*plan.pictures, *plan.held_out])
     if processes.first:
         processes.agree(None)
+    if processes.agree(plan) != plan:
+        raise RunError("Pictures were deleted while they were encoded: resume the run.")
     adapter, optimizer, average = fresh(base, run.settings)
     recompute(base.parts, rung.recompute)
     yield Started(
@@ -193,6 +202,8 @@ def _encoded(task: Task, base: Base) -> Generator[Event, None, tuple[Plan, dict[
     plan = task.plan
     found, refused = yield from _pictures(task, base, plan.pictures)
     lost = set(range(len(plan.pictures))) - set(found)
+    if lost and all(plan.pictures[index].prior for index in lost) and not any(plan.pictures[index].prior for index in found):
+        raise RunError(f"There is no picture to train on in {task.run.settings.prior_dataset}. {refused[0]}")
     if all(plan.pictures[index].prior for index in found):
         raise RunError(f"There is no picture to train on in {task.run.dataset}. {refused[0] if refused else ''}".strip())
     if checkpoint.newest(task.run.checkpoints):
@@ -209,6 +220,7 @@ def _pictures(
     cache = LatentCache(task.home.cache / "latents", base.vae_fingerprint, base.encode, task.run.settings.masked_loss)
     found: dict[int, EncodedPicture] = {}
     refused: list[str] = []
+    due = _now_and_then()
     for index, entry in enumerate(shown):
         try:
             found[index] = cache.get(entry)
@@ -216,8 +228,23 @@ def _pictures(
             if str(error) not in refused:
                 refused.append(str(error))
                 yield Warned(message=f"Left out: {error}")
-        yield Encoded(done=index + 1, total=len(shown))
+        if due(index + 1 == len(shown)):
+            yield Encoded(done=index + 1, total=len(shown))
     return found, refused
+
+
+def _now_and_then() -> Callable[[bool], bool]:
+    """Whether it is time to tell of progress again: at the last of something, else twice a second."""
+    told = 0.0
+
+    def due(last: bool) -> bool:
+        nonlocal told
+        if not last and monotonic() - told < TELLING:
+            return False
+        told = monotonic()
+        return True
+
+    return due
 
 
 def _texts(task: Task, base: Base, shown: Sequence[Shown]) -> Generator[Event, None, Texts]:
@@ -233,9 +260,11 @@ def _texts(task: Task, base: Base, shown: Sequence[Shown]) -> Generator[Event, N
 
     texts = Texts(base, TextCache(task.home.cache / "text", base.text_fingerprint, encode))
     captions = sorted({caption for entry in shown for caption in entry.variants(settings)})
+    due = _now_and_then()
     for index, caption in enumerate(captions):
         texts.read([caption])
-        yield Encoded(done=index + 1, total=len(captions), what="captions")
+        if due(index + 1 == len(captions)):
+            yield Encoded(done=index + 1, total=len(captions), what="captions")
     for encoder in (base.te1, base.te2):
         encoder.to("cpu")
     return texts

@@ -9,12 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+
+
+PATIENCE = timedelta(days=7)
+"""So long the others wait for the first one, which encodes pictures, draws samples, and may be paused."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,11 @@ class Processes:
         """Those that a launcher started this process with, connected to one another."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
-        import torch
         from accelerate import PartialState
 
-        state = PartialState(cpu=not torch.cuda.is_available())
+        from trainer.sdxl.device import best_device
+
+        state = PartialState(cpu=best_device().type != "cuda", timeout=PATIENCE)
         return cls(state.process_index, state.num_processes)
 
     @property
@@ -49,6 +55,15 @@ class Processes:
         said: list[T] = [value]
         broadcast_object_list(said)
         return said[0]
+
+    def gathered(self, value: T) -> list[T]:
+        """What each of them says, in all of them."""
+        if self.count == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        said: list[T] = gather_object([value])
+        return said
 
     def average(self, tensors: Sequence[torch.Tensor]) -> None:
         """Put the mean over all processes in place of each tensor; all of one type, on one device."""

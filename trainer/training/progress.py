@@ -79,8 +79,9 @@ def fold(events: Iterable[Event | None], into: Progress | None = None) -> Progre
             case Resumed(step=step):  # what came after the checkpoint is done again
                 progress.state, progress.step, progress.message = "training", step, ""
                 progress.losses = [row for row in progress.losses if row[0] <= step]
-                progress.samples = [sample for sample in progress.samples if sample.step <= step]
-                progress.validated = [measured for measured in progress.validated if measured.step <= step]
+                progress.samples = [sample for sample in progress.samples if sample.step <= step and step]
+                progress.validated = [measured for measured in progress.validated if measured.step <= step and step]
+                progress.last = None if progress.last and progress.last.step > step else progress.last
             case Sampled():
                 progress.samples.append(event)
             case Validated(message=message):

@@ -80,6 +80,13 @@ class Folder:
         """What has become of the folder since, in sentences."""
         if not self.dataset.folder.is_dir():
             return [f"The folder {self.dataset.folder} is gone, and its pictures with it."]
+        try:
+            return self._compared()
+        except DatasetError as error:
+            return [f"{error} The run goes on with what was there when it began."]
+
+    def _compared(self) -> list[str]:
+        """The same of a folder that is there. Raises `DatasetError` if it cannot be read."""
         now = Dataset.open(self.dataset.folder)
         before = {picture.path.name: picture for picture in self.dataset.pictures if picture.path.name not in self.refused}
         here = {picture.path.name: picture for picture in now.pictures}

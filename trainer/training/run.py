@@ -60,6 +60,8 @@ class Run:
             raise RunError(f"{folder} is not empty: choose a new folder for the run.")
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder} is a file: choose a new folder for the run.")
+        if settings.prior_dataset:
+            settings = settings.model_copy(update={"prior_dataset": str(Path(settings.prior_dataset).resolve())})
         run = cls(folder, dataset.resolve(), base, preset, settings)
         document = {
             "dataset": str(run.dataset), "base": base, "preset": preset, "settings": settings.model_dump(mode="json"),

@@ -9,11 +9,14 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
+from trainer.bases.fingerprint import origin_of
 from trainer.data.cache import Encoded
+from trainer.errors import RunError
 from trainer.lora.adapter import Adapter
 from trainer.lora.shape import Shape
 from trainer.sdxl.base import Base
@@ -69,10 +72,19 @@ class Training:
         """Whether all steps are taken."""
         return self.step >= self.plan.steps
 
-    def micros(self, step: int) -> range:
-        """The numbers of the micro-batches that this process takes in a step, counted from 0."""
+    def all_micros(self, step: int) -> range:
+        """The numbers of a step's micro-batches, in all processes; steps count from 0."""
         each = self.run.settings.accumulation * self.processes.count
-        return range(step * each + self.processes.index, (step + 1) * each, self.processes.count)
+        return range(step * each, (step + 1) * each)
+
+    def micros(self, step: int) -> range:
+        """Those of them that this process takes."""
+        return self.all_micros(step)[self.processes.index :: self.processes.count]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What the base's weights are known by; empty where that is not known."""
+        return origin_of(self.base.facts, self.cache).identity.fingerprint
 
     @contextmanager
     def learnt(self, weight: float = 1.0) -> Iterator[None]:
@@ -92,6 +104,20 @@ def fresh(base: Base, settings: Settings) -> tuple[Adapter, torch.optim.Optimize
     return adapter, optim.make_optimizer(adapter, settings), Average(adapter, settings.ema) if settings.ema else None
 
 
+def _require_same_world(training: Training, done: Checkpoint) -> None:
+    """Raise `RunError` if a checkpoint's steps were taken on another base, or by another number of processes."""
+    if done.base and done.base != training.fingerprint:
+        raise RunError(
+            f"{training.run.base} is no longer the base that {training.run.folder} was begun on: put that one back to go on, "
+            "or start a new run."
+        )
+    if done.processes != (count := training.processes.count):
+        raise RunError(
+            f"The steps of {training.run.folder} were taken by {done.processes} processes together, and now there are {count}: "
+            "every step would see other pictures. Start as many as before."
+        )
+
+
 def rewound(training: Training) -> Generator[Event, None, Checkpoint | None]:
     """Put the training where its newest whole checkpoint is; where there is none, at its start."""
     folder = training.run.checkpoints
@@ -99,9 +125,8 @@ def rewound(training: Training) -> Generator[Event, None, Checkpoint | None]:
     for path in checkpoint.damaged(folder, done):
         yield Warned(message=f"The checkpoint {path.name} is damaged, and is passed over.")
     if done:
-        checkpoint.restore(done, training.run, training.adapter, training.optimizer)
-        if training.average:
-            training.average.load(done.average)
+        checkpoint.restore(done, training.run, training.adapter, training.optimizer, training.average)
+        _require_same_world(training, done)
         training.step, training.smoothed, training.guard = done.step, done.smoothed, done.guard
         training.scale = training.scale and (done.scale or training.scale)
     else:
@@ -110,5 +135,7 @@ def rewound(training: Training) -> Generator[Event, None, Checkpoint | None]:
             training.adapter, training.optimizer, training.average = fresh(training.base, training.run.settings)
         training.step, training.smoothed, training.guard = 0, math.nan, Guard()
         training.scale = training.scale and optim.LossScale()
+    if training.processes.agree(training.step) != training.step:
+        raise RunError(f"The processes do not see the same checkpoints: {folder} must be on a disk that all of them share.")
     training.validated = [measured for measured in training.validated if measured[0] <= training.step]
     return done

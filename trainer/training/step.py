@@ -32,8 +32,7 @@ def take_step(training: Training) -> Stepped:
     training.step += 1
     if training.average:
         training.average.follow(training.adapter, training.step)
-    old = training.smoothed
-    training.smoothed = value if math.isnan(old) else SMOOTHING * old + (1 - SMOOTHING) * value
+    training.smoothed = _smoothed(training.smoothed, value, training.step)
     training.guard.watch(training.step, training.smoothed)
     speed = training.pace.tick()
     return Stepped(
@@ -41,14 +40,20 @@ def take_step(training: Training) -> Stepped:
         steps=steps,
         loss=value,
         smoothed=training.smoothed,
-        rates=dict(optim.part_rates(optimizer).items()),
+        rates={str(part): rate for part, rate in optim.part_rates(optimizer).items()},
         gradient=gradient,
         gradients=gradients,
         change={part: training.adapter.size_of_change(part) for part in training.adapter.layers},
         speed=speed,
         eta=(steps - training.step) / speed,
-        memory=torch.cuda.max_memory_allocated() if training.base.device.type == "cuda" else 0,
+        memory=torch.cuda.max_memory_allocated(training.base.device) if training.base.device.type == "cuda" else 0,
     )
+
+
+def _smoothed(before: float, value: float, step: int) -> float:
+    """The loss of late: the mean of the first steps, then a running average over some 1 / (1 - SMOOTHING)."""
+    share = max(1 - SMOOTHING, 1 / step)
+    return value if math.isnan(before) else before + share * (value - before)
 
 
 def spilt(training: Training) -> str | None:

@@ -9,11 +9,9 @@ import torch
 from trainer.training import diffusion
 from trainer.training.batch import fixed
 from trainer.training.events import Validated
+from trainer.training.plan import MEASURED_TIMES
 from trainer.training.state import Training
 from trainer.training.step import predicted
-
-TIMES = 6
-"""Time steps at which every picture is measured, evenly over the schedule."""
 
 PATIENCE = 3
 """So many measurements in succession above the best one tell of overfitting."""
@@ -25,13 +23,13 @@ MARGIN = 0.01
 @torch.no_grad()
 def measured(training: Training) -> Validated:
     """The mean squared error on the pictures held out, and what it means beside the earlier ones."""
-    times = len(training.abar)
-    losses = []
-    for index in range(len(training.held_out)):
-        for part in range(TIMES):
-            batch = fixed(training, index, (2 * part + 1) * times // (2 * TIMES))
-            answer, wanted = predicted(training, batch)
-            losses.append(diffusion.loss(answer, wanted, torch.ones(1, device=answer.device)).item())
+    times, losses = len(training.abar), []
+    with training.learnt():
+        for index in range(len(training.held_out)):
+            for part in range(MEASURED_TIMES):
+                batch = fixed(training, index, (2 * part + 1) * times // (2 * MEASURED_TIMES))
+                answer, wanted = predicted(training, batch)
+                losses.append(diffusion.loss(answer, wanted, torch.ones(1, device=answer.device)).item())
     loss = sum(losses) / len(losses)
     training.validated.append((training.step, loss))
     best = min(training.validated, key=lambda measured: measured[1])[0]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Generator
 from typing import Literal
 
-from trainer.errors import StorageError
+from trainer.errors import RunError, StorageError
 from trainer.training import checkpoint
 from trainer.training.events import Event, Paused, Resumed, Warned
 from trainer.training.keeping import save
@@ -34,6 +34,8 @@ def attended(training: Training) -> Generator[Event, None, Ending]:
             ending, reason = training.processes.agree(_heard(training))
         training.pace.waited(time.monotonic() - began)
         yield Resumed(step=training.step)
+    if ending:
+        return ending
     yield from _looked_for(training)
     run = training.run
     if run.wishes("save") and training.processes.first:
@@ -70,12 +72,17 @@ def _short_of_room(training: Training) -> str | None:
 def _looked_for(training: Training) -> Generator[Event, None, None]:
     """Let others take the places of the next step's pictures that were deleted. Raises `RunError` if none is left."""
     while True:
-        due = {index for micro in training.micros(training.step) for index in training.plan.indices(micro)}
+        due = {index for micro in training.all_micros(training.step) for index in training.plan.indices(micro)}
         pictures = training.plan.pictures
         gone = training.processes.agree({index for index in due if not pictures[index].picture.path.is_file()})
         if not gone:
             return
-        training.plan = training.plan.skipping(training.plan.gone | gone)
+        try:
+            training.plan = training.plan.skipping(training.plan.gone | gone)
+        except RunError:
+            if training.step and training.processes.first:
+                yield save(training)
+            raise
         names = ", ".join(sorted({pictures[index].picture.path.name for index in gone}))
         count = len({pictures[index].picture.path for index in training.plan.gone})
-        yield Warned(message=f"No longer in the dataset, and skipped: {names}. So far {count} of {training.plan.distinct}.")
+        yield Warned(message=f"No longer in its folder, and skipped: {names}. So far {count} in all.")

@@ -126,10 +126,15 @@ def under_way(tab: TrainTab, run: Run, *told: events.Event) -> dict[Any, Any]:
     return tab.look(run.folder.name, "")
 
 
+def buttons(tab: TrainTab, shown: dict[Any, Any]) -> dict[str, dict[str, Any]]:
+    """The buttons about a run that are there, from left to right."""
+    every: list[tuple[str, Any]] = [("resume", tab.resume), ("go_on", tab.go_on), *tab.wishes.items()]
+    return {name: shown[button] for name, button in every if shown[button]["visible"]}
+
+
 def offered(tab: TrainTab, shown: dict[Any, Any]) -> set[str]:
-    """Which of the buttons about a run are there."""
-    buttons = [("resume", tab.resume), ("go_on", tab.go_on), *tab.wishes.items()]
-    return {name for name, button in buttons if shown[button]["visible"]}
+    """Which of the buttons about a run can be pressed."""
+    return {name for name, button in buttons(tab, shown).items() if button.get("interactive", True)}
 
 
 def test_what_is_asked_of_a_training_is_left_in_its_run(tab: TrainTab, desk: Desk, done: list[str]) -> None:
@@ -139,6 +144,7 @@ def test_what_is_asked_of_a_training_is_left_in_its_run(tab: TrainTab, desk: Des
     shown = tab.asker("sample")("stripes")
     assert run.wishes("sample")
     assert offered(tab, shown) == {"pause", "stop", "cancel"}, "asked for once is enough"
+    assert buttons(tab, shown)["sample"]["value"] == "Sampling…"
     shown = tab.asker("stop")("stripes")
     assert run.wishes("stop")
     assert offered(tab, shown) == set()
@@ -149,13 +155,46 @@ def test_a_pause_ends_when_it_is_no_longer_asked_for(tab: TrainTab, desk: Desk, 
     tab.start(given(tab))
     run = desk.trainings.open("stripes")
     under_way(tab, run, STARTED)
-    assert "pauses after the step" in tab.asker("pause")("stripes")[tab.status]
+    shown = tab.asker("pause")("stripes")
+    assert "pauses after the step" in shown[tab.status]
+    assert buttons(tab, shown)["pause"]["value"] == "Pausing…"
     shown = under_way(tab, run, events.Paused(step=3))
     assert "is paused" in shown[tab.status]
     assert offered(tab, shown) == {"go_on", "stop", "cancel"}
     tab.end_pause("stripes")
     assert not run.wishes("pause")
     assert "Training" in under_way(tab, run, events.Resumed(step=3))[tab.status]
+
+
+def test_no_button_takes_the_place_of_another_while_a_run_is_under_way(tab: TrainTab, desk: Desk, done: list[str]) -> None:
+    tab.start(given(tab))
+    run = desk.trainings.open("stripes")
+    row = ["pause", "sample", "stop", "cancel"]
+    assert list(buttons(tab, under_way(tab, run, events.Encoded(done=1, total=3)))) == row
+    assert list(buttons(tab, under_way(tab, run, STARTED))) == row
+    for wish in ("sample", "pause"):
+        assert list(buttons(tab, tab.asker(wish)("stripes"))) == row
+    assert list(buttons(tab, under_way(tab, run, events.Paused(step=3)))) == ["go_on", *row[1:]]
+    tab.end_pause("stripes")
+    assert list(buttons(tab, under_way(tab, run, events.Resumed(step=3)))) == row
+    assert list(buttons(tab, tab.asker("stop")("stripes"))) == row
+
+
+def test_a_cancel_is_asked_about_before_it_is_done(tab: TrainTab, desk: Desk, done: list[str]) -> None:
+    tab.start(given(tab))
+    run = desk.trainings.open("stripes")
+    (run.checkpoints / "000004").mkdir(parents=True)
+    assert tab.sure not in under_way(tab, run, STARTED, events.Resumed(step=4), events.Paused(step=6)), "stays as it is"
+    asked = tab.ask_again("stripes")
+    assert asked[tab.sure]["visible"]
+    assert "checkpoint at step 4: 2 of the 6 steps are lost" in asked[tab.doubt]
+    assert not run.wishes("cancel")
+    shown = tab.asker("cancel")("stripes")
+    assert run.wishes("cancel")
+    assert not shown[tab.sure]["visible"]
+    shown = under_way(tab, run, events.Stopped(step=6, lora="", seconds=1))
+    assert "goes on from the checkpoint at step 4" in shown[tab.status]
+    assert not shown[tab.sure]["visible"]
 
 
 def test_a_run_that_nobody_works_on_can_be_asked_for_nothing(tab: TrainTab, done: list[str]) -> None:
