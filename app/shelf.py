@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from trainer.bases.origin import STARTER_VERSION
 from trainer.bases.source import STARTER
 from trainer.errors import ImpastoError, LoraFileError
 from trainer.home import Home, safe_name
-from trainer.tensorfile import read_header
+from trainer.lora.facts import facts_of
 from trainer.training.run import Run
 
 
@@ -29,16 +28,12 @@ class Entry:
     @property
     def trigger(self) -> str:
         """The word that calls the style; empty if the file names none. Raises `LoraFileError`."""
-        return self._metadata.get("modelspec.trigger_phrase", "")
+        return facts_of(self.path).trigger
 
     @property
     def only_starter(self) -> bool:
         """Whether the file is made for the starter base. Raises `LoraFileError`."""
-        return self._metadata.get("ss_base_model_version") == STARTER_VERSION
-
-    @property
-    def _metadata(self) -> Mapping[str, str]:
-        return read_header(self.path, LoraFileError).metadata
+        return facts_of(self.path).base == STARTER_VERSION
 
     @property
     def base(self) -> str:

@@ -32,4 +32,4 @@ def test_they_train_on_the_starter(tmp_path: Path, capsys: pytest.CaptureFixture
     assert not any(isinstance(event, Warned) for event in events)
     lora = LoraFile.read(tmp_path / "run" / "run.safetensors")
     assert lora.base_version == "impasto_starter"
-    assert all(float(factors.up.abs().max()) > 0 for factors in lora.layers.values())
+    assert all(float(factors.up.abs().max()) > 0 for factors in lora.factors.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -16,8 +17,10 @@ from tests.bases.test_source import header_only
 from tests.command_line import SHORT, asked_for
 from tests.tiny import starter_like
 from trainer.home import Home
-from trainer.lora.file import LoraFile
+from trainer.lora.file import Factors, LoraFile, write
 from trainer.preview import sheet as preview_sheet
+
+OUTPUT_1 = "lora_unet_output_blocks_1_1_transformer_blocks_{}_attn1_to_{}"
 
 
 def drawn(impasto: Any, base: Path, out: Path, *more: object) -> bytes:
@@ -29,9 +32,12 @@ def drawn(impasto: Any, base: Path, out: Path, *more: object) -> bytes:
 
 
 def test_what_a_base_predicts_can_be_overruled(impasto: Any, toy_base: Path, tmp_path: Path) -> None:
-    told, known = drawn(impasto, toy_base, tmp_path / "a.png"), ("--prediction", "epsilon")
-    assert drawn(impasto, toy_base, tmp_path / "b.png", *known) == told
-    assert drawn(impasto, toy_base, tmp_path / "c.png", "--prediction", "v_prediction") != told
+    drawn(impasto, toy_base, tmp_path / "a.png")
+    drawn(impasto, toy_base, tmp_path / "b.png", "--prediction", "epsilon")
+    drawn(impasto, toy_base, tmp_path / "c.png", "--prediction", "v_prediction")
+    told, known, other = (Image.open(tmp_path / name).tobytes() for name in ("a.png", "b.png", "c.png"))
+    assert known == told
+    assert other != told
     assert impasto("generate", "a house", "--prediction", "x", "--out", tmp_path / "d.png").code == 2
 
 
@@ -85,6 +91,9 @@ def test_inspect_tells_what_a_file_holds(impasto: Any, lora: Path) -> None:
     assert told["alphas"] == {"1": sum(told["modules"].values())}
     assert told["modules"]["te1"] == 8
     assert min(told["change"].values()) > 0
+    blocks = {block["block"]: block["size"] for block in told["anatomy"]["blocks"]}
+    assert blocks["te1"] == pytest.approx(told["change"]["te1"], abs=1e-6)
+    assert told["anatomy"]["layers"].keys() == LoraFile.read(lora).layers.keys()
 
 
 def test_inspect_says_what_else_a_file_is_and_reads_none_of_its_tensors(
@@ -98,7 +107,9 @@ def test_inspect_says_what_else_a_file_is_and_reads_none_of_its_tensors(
 
 
 def test_inspect_of_several_files_is_one_object(impasto: Any, lora: Path) -> None:
-    assert len(impasto("inspect", lora, lora, "--json").json["files"]) == 2
+    told = impasto("inspect", lora, lora, "--json").json
+    assert len(told["files"]) == 2
+    assert [pair["verdict"] for pair in told["overlaps"]] == ["alike"]
 
 
 def test_a_bad_file_does_not_hide_the_good_ones(impasto: Any, lora: Path, tmp_path: Path) -> None:
@@ -115,7 +126,71 @@ def test_a_bad_file_does_not_hide_the_good_ones(impasto: Any, lora: Path, tmp_pa
 
 
 def test_inspect_for_a_person(impasto: Any, lora: Path) -> None:
-    assert "  rank     2 (" in impasto("inspect", lora).out
+    lines = impasto("inspect", lora).out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("  where "))
+    assert f"  rank     2 ({sum(impasto('inspect', lora, '--json').json['modules'].values())} layers)" in lines[:start]
+    assert re.fullmatch(r"  where    input 4 +\d+%  down_blocks\.1\.attentions\.0", lines[start])
+    assert any(re.fullmatch(r"           output 1 +\d+%  up_blocks\.0\.attentions\.1", line) for line in lines)
+    assert any(
+        re.match(r"  spectrum rank [12] holds 99% of the change.* \(95%: rank [12], 90%: rank [12]\)$", line) for line in lines
+    )
+    assert re.fullmatch(r"           99% of each layer alone: rank (1|2|1 to 2)", lines[-1])
+
+
+def test_inspect_tells_how_small_a_file_would_do(impasto: Any, tmp_path: Path) -> None:
+    """The prediction against `impasto resize`, in a file whose second half of ranks holds next to nothing."""
+    path, layers = tmp_path / "big.safetensors", {}
+    for number, name in enumerate(OUTPUT_1.format(block, side) for block in range(10) for side in "qkv"):
+        random = torch.Generator().manual_seed(number)
+        down, up = torch.randn(16, 300, generator=random), torch.randn(200, 16, generator=random)
+        up[:, 8:] *= 0.001
+        layers[name] = Factors(down, up, 16.0)
+    write(path, layers, {"modelspec.title": "Big"})
+    told = impasto("inspect", path, "--json").json
+    (most,) = (held for held in told["anatomy"]["holding"] if held["share"] == 0.99)
+    assert most["rank"] == 8
+    assert impasto("resize", path, "--rank", 8, "--out", tmp_path / "small.safetensors").code == 0
+    assert most["bytes"] == pytest.approx((tmp_path / "small.safetensors").stat().st_size, rel=0.01)
+    assert told["size"] == path.stat().st_size
+    assert "rank 8 holds 99% of the change: 0.5 MB -> 0.3 MB" in impasto("inspect", path).out
+    assert "99% of each layer alone: rank 8\n" in impasto("inspect", path).out
+
+
+def test_inspect_tells_of_loras_that_fight(impasto: Any, lora: Path, toy_base: Path, tmp_path: Path) -> None:
+    """A style against its own opposite fights everywhere; a base among the files is compared with nothing."""
+    own, opposite = LoraFile.read(lora), tmp_path / "opposite.safetensors"
+    write(opposite, {name: Factors(one.down, -one.up, one.alpha) for name, one in own.factors.items()}, own.metadata)
+    told = impasto("inspect", lora, toy_base, opposite, "--json").json
+    assert len(told["files"]) == 3
+    (pair,) = told["overlaps"]
+    assert (pair["files"], pair["verdict"]) == ([lora.stem, "opposite"], "fight")
+    assert pair["cosine"] == pytest.approx(-1, rel=1e-5)
+    *_, sentence, cosine = impasto("inspect", lora, toy_base, opposite).out.splitlines()
+    assert sentence == pair["sentence"]
+    assert sentence.endswith(": lower one, or merge with TIES.")
+    assert cosine.startswith("  cosine   -1.00, from -1.00 in ")
+
+
+def test_inspect_leaves_a_dora_out_and_says_so(impasto: Any, lora: Path, tmp_path: Path) -> None:
+    tensors = load_file(lora)
+    count, name = len(LoraFile.read(lora).layers), next(iter(LoraFile.read(lora).layers))
+    tensors[f"{name}.dora_scale"] = torch.ones(tensors[f"{name}.lora_up.weight"].shape[0], 1)
+    save_file(tensors, tmp_path / "dora.safetensors")
+    told = impasto("inspect", tmp_path / "dora.safetensors")
+    assert told.out.splitlines()[-1] == f"  left out 1 of {count} layers: what a DoRA changes depends on the base"
+    assert "->" not in told.out
+    only = {key: tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
+    save_file(only, tmp_path / "only.safetensors")
+    *_, line = told = impasto("inspect", tmp_path / "only.safetensors").out.splitlines()
+    assert line.startswith("  left out 1 of 1 layers")
+    assert not any(one.startswith("  change") for one in told), "a size of 0 would not be true"
+
+
+def test_inspect_tells_of_a_lora_that_changes_nothing(impasto: Any, lora: Path, tmp_path: Path) -> None:
+    own, empty = LoraFile.read(lora), tmp_path / "empty.safetensors"
+    write(empty, {name: Factors(one.down, 0 * one.up, one.alpha) for name, one in own.factors.items()}, own.metadata)
+    assert "  spectrum empty: it changes nothing" in impasto("inspect", empty).out
+    assert impasto("inspect", lora, empty).out.splitlines()[-1] == "empty changes nothing."
 
 
 def test_a_lora_for_another_base_is_refused_before_anything_is_drawn(

@@ -150,7 +150,7 @@ def test_a_wrong_file_of_settings_is_a_sentence(impasto: Any, dataset: Path, tmp
 
 def tensors(path: Path) -> dict[str, tuple[float, bytes, bytes]]:
     """Everything a LoRA holds, bit for bit."""
-    layers = LoraFile.read(path).layers
+    layers = LoraFile.read(path).factors
     return {name: (x.alpha, x.down.numpy().tobytes(), x.up.numpy().tobytes()) for name, x in layers.items()}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import BaseModelError
-from trainer.tensorfile import TensorInfo, read_header
+from trainer.tensorfile import TensorInfo, header_text, metadata_of, read_header
 
 
 def write(path: Path, table: bytes, content: bytes = b"") -> Path:
@@ -39,6 +39,36 @@ def test_a_damaged_header_is_told_of(tmp_path: Path, table: bytes) -> None:
     path = write(tmp_path / "odd.safetensors", table, bytes(4))
     with pytest.raises(BaseModelError, match=r"^odd\.safetensors has a damaged header: download or copy it again\.$"):
         read_header(path, BaseModelError)
+
+
+def test_tensors_that_lie_in_each_other_are_damage(tmp_path: Path) -> None:
+    both = entry().replace(b'"a"', b'"b"')[:-1] + b", " + entry()[1:]
+    with pytest.raises(BaseModelError, match="damaged header"):
+        read_header(write(tmp_path / "odd.safetensors", both, bytes(4)), BaseModelError)
+
+
+@pytest.mark.parametrize("many", [b'{"a": [' + b"[]," * 500_000 + b"[]]}", b'{"a": [' + b"{}," * 500_000 + b"{}]}"])
+def test_a_header_of_more_entries_than_a_model_has_is_not_parsed(
+    tmp_path: Path, many: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "odd.safetensors", many)
+    monkeypatch.setattr("json.loads", None)
+    with pytest.raises(BaseModelError, match="damaged header"):
+        read_header(path, BaseModelError)
+
+
+def test_the_texts_alone_are_those_of_the_whole_header(tmp_path: Path) -> None:
+    table = entry()[:-1] + b', "__metadata__" : {"title": "\\"__metadata__\\": {}", "n": 7}}'
+    path = write(tmp_path / "a.safetensors", table, bytes(4))
+    text = header_text(path, BaseModelError)
+    assert metadata_of("a", text, BaseModelError) == read_header(path, BaseModelError).metadata
+    assert metadata_of("a", entry(), BaseModelError) == {}
+
+
+@pytest.mark.parametrize("table", [b'{"__metadata__": [1]}', b'{"__metadata__": {"a": 1', b'{"__metadata__": "\xff"}'])
+def test_texts_that_are_damaged_are_told_of(table: bytes) -> None:
+    with pytest.raises(BaseModelError, match=r"^a has a damaged header"):
+        metadata_of("a", table, BaseModelError)
 
 
 def test_a_name_that_no_disk_can_have_is_told_of(tmp_path: Path) -> None:

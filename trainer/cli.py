@@ -16,9 +16,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from trainer import __version__, commands, commands_training, kohya, presets, told
+from trainer import __version__, commands, commands_generate, commands_lora, commands_training, kohya, presets, told
 from trainer.errors import ImpastoError, UsageError
 from trainer.home import Home
+from trainer.lora.ways import FORMS, METHODS, ONLY
+from trainer.recipe import SAMPLERS
 from trainer.settings import GROUPS, Prediction
 from trainer.settings_text import wanted
 from trainer.training.outlook import told_outlook
@@ -92,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     _add_running(add)
     _add_drawing(add)
     _add_files(add)
+    _add_made(add)
     return root
 
 
@@ -118,22 +121,37 @@ def _add_running(add: Add) -> None:
 
 def _add_drawing(add: Add) -> None:
     """The commands that draw."""
-    sub = add("generate", "Draw a picture, with any number of LoRAs.", commands.generate, lambda result: [result["picture"]])
-    sub.add_argument("prompt", metavar="PROMPT")
-    _add_drawn_base(sub)
-    sub.add_argument("--lora", action="append", default=[], metavar="FILE[:W[:W_TE]]")
-    sub.add_argument("--negative", default="", help="what should not be there")
-    sub.add_argument("--seed", type=int, default=1)
-    sub.add_argument("--steps", type=int)
-    sub.add_argument("--cfg", type=float)
-    sub.add_argument("--size", metavar="WxH")
-    sub.add_argument("--out", type=Path, required=True, metavar="PNG")
+    sub = add("generate", "Draw pictures, with any number of LoRAs.", commands_generate.generate, lambda told: told["pictures"])
+    _add_generate(sub)
 
     sub = add("sheet", "Draw a LoRA's style sheet: the base beside the LoRA.", commands.sheet, lambda result: [result["sheet"]])
     sub.add_argument("file", type=Path, metavar="FILE")
     _add_drawn_base(sub)
     sub.add_argument("--seed", type=int, default=1)
     sub.add_argument("--out", type=Path, metavar="PNG", help="default: beside the file")
+
+    sub = add("bench", "Measure what mixing costs here, beside diffusers.", commands.bench, told.told_mixing)
+    sub.add_argument("what", choices=("mix",))
+    _add_base(sub)
+
+
+def _add_generate(sub: argparse.ArgumentParser) -> None:
+    """What is not said is None: it comes from the picture of `--from`, or is what is usual."""
+    sub.add_argument("prompt", metavar="PROMPT", nargs="?")
+    _add_drawn_base(sub)
+    sub.set_defaults(base=None, prediction=None)
+    told = "style, or a block with a factor, or steps=FROM-TO: --lora a.safetensors:0.8@style"
+    sub.add_argument("--lora", action="append", default=[], metavar="FILE[:W[:W_TE]][@PART]", help=f"a PART is {told}")
+    sub.add_argument("--equal-strength", action="store_true", default=None, help="scale LoRAs to change equally much")
+    sub.add_argument("--negative", help="what should not be there")
+    sub.add_argument("--seed", type=int, metavar="N", help="of the first picture (default: 1)")
+    sub.add_argument("--count", type=int, default=1, metavar="N", help="so many pictures, PNG-1.png …, each with the next seed")
+    sub.add_argument("--sampler", choices=SAMPLERS, metavar="NAME", help=f"{', '.join(SAMPLERS)} (default: {SAMPLERS[0]})")
+    sub.add_argument("--steps", type=int, metavar="N")
+    sub.add_argument("--cfg", type=float, metavar="X")
+    sub.add_argument("--size", metavar="WxH")
+    sub.add_argument("--from", dest="origin", type=Path, metavar="PNG", help="by this picture's recipe, but for what is said")
+    sub.add_argument("--out", type=Path, required=True, metavar="PNG")
 
 
 def _add_files(add: Add) -> None:
@@ -149,6 +167,49 @@ def _add_files(add: Add) -> None:
     sub = add("inspect", "Tell what LoRA files and base models are.", commands.inspect, told.told_inspection)
     sub.add_argument("files", type=Path, nargs="+", metavar="FILE")
     sub.set_defaults(failed=told.any_unknown)
+
+
+def _add_made(add: Add) -> None:
+    """The commands that make LoRA files from others, or change them."""
+    sub = add("mix", "Merge LoRAs into one file.", commands_lora.mix, told.told_message)
+    sub.add_argument("lora", nargs="+", metavar="FILE[:W[:W_TE]][@PART]")
+    sub.add_argument("--method", choices=METHODS, default="exact", help="default: exact, which is the sum and nothing else")
+    _add_kept(sub)
+    sub.add_argument("--density", type=float, metavar="X", help="share of the numbers that ties and dare keep (default: 0.5)")
+    sub.add_argument("--seed", type=int, metavar="N", help="of dare's draws")
+    _add_new_file(sub)
+
+    sub = add("bake", "Add LoRAs to a base model for good.", commands_lora.bake, told.told_message)
+    sub.add_argument("base", type=Path, metavar="BASE", help="a checkpoint in a single .safetensors")
+    sub.add_argument("lora", nargs="+", metavar="FILE[:W[:W_TE]][@PART]")
+    _add_new_file(sub)
+
+    sub = add("resize", "Make a LoRA smaller, or a plain one of another kind.", commands_lora.resize, told.told_message)
+    sub.add_argument("file", type=Path, metavar="FILE")
+    _add_kept(sub)
+    _add_new_file(sub)
+
+    sub = add("export", "Write a LoRA in another form, or a part of it.", commands_lora.export_lora, told.told_message)
+    sub.add_argument("file", type=Path, metavar="FILE")
+    sub.add_argument("--form", choices=FORMS, required=True, help="kohya is what Impasto writes, and what every tool reads")
+    sub.add_argument("--only", choices=ONLY, help="only the U-Net's layers, or those of the text encoders")
+    _add_new_file(sub)
+
+    sub = add("edit", "Change what a LoRA tells of itself, not its layers.", commands_lora.edit_lora, told.told_message)
+    sub.add_argument("file", type=Path, metavar="FILE")
+    for name in ("title", "trigger", "description"):
+        sub.add_argument(f"--{name}", metavar="TEXT", help='"" takes it out')
+    sub.add_argument("--thumbnail", type=Path, metavar="PICTURE", help="a small copy of it goes into the file")
+    sub.add_argument("--weight", type=float, metavar="X", help="the weight that it is best used at")
+
+
+def _add_kept(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--rank", type=int, metavar="N", help="the rank of every layer")
+    sub.add_argument("--energy", type=float, metavar="X", help="share of each layer's energy that is kept, such as 0.98")
+
+
+def _add_new_file(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--out", type=Path, required=True, metavar="FILE", help="a new .safetensors")
 
 
 def _add_queue(queue: argparse.ArgumentParser) -> None:

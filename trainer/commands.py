@@ -1,4 +1,4 @@
-"""What each command but those around a training does: arguments in, a result ready for JSON out.
+"""What the commands do that have no file of their own: arguments in, a result ready for JSON out.
 
 Knows no torch before a command needs it. Progress goes to stderr.
 """
@@ -17,44 +17,14 @@ from typing import Any
 from trainer import presets
 from trainer.bars import bar, reach
 from trainer.commands_training import trained
-from trainer.errors import ImpastoError, LoraFileError, RunError, UsageError
+from trainer.errors import ImpastoError, LoraFileError, RunError
 from trainer.home import Home, free_name, shipped
-from trainer.recipe import LoraChoice, Request, infotext, write_png
+from trainer.recipe import LoraChoice, write_png
 from trainer.tensorfile import read_header
 from trainer.training.run import Run
 
 Asked = argparse.Namespace
 Result = dict[str, Any]
-
-
-def generate(asked: Asked, home: Home) -> Result:
-    """`impasto generate`."""
-    from trainer.lora.file import header_of
-
-    loras = tuple(LoraChoice.parse(given) for given in asked.lora)
-    if asked.out.suffix.lower() != ".png":
-        raise UsageError(f"--out must name a .png file, not {asked.out.name}.")
-    for choice in loras:
-        header_of(choice.path)  # a bad file is told of before a base is loaded
-    previewer = _previewer(asked.base)
-    base = previewer.base
-    usual = presets.load(presets.DEFAULT).settings(base.family)
-    width, height = _size(asked.size) if asked.size else (base.resolution, base.resolution)
-    request = Request(
-        prompt=asked.prompt, negative=asked.negative, seed=asked.seed, width=width, height=height, loras=loras,
-        steps=usual.sample_steps if asked.steps is None else asked.steps,
-        cfg=usual.sample_cfg if asked.cfg is None else asked.cfg, prediction=asked.prediction,
-    )  # fmt: skip
-    previewer.lay(request.loras)
-    remarks = _remarks(previewer.remarks(loras, request.prediction, home.cache))
-    picture = None
-    with bar("drawing", request.steps) as shown:
-        for drawn in previewer.draw(request):
-            picture = drawn.picture
-            reach(shown, drawn.step)
-    assert picture is not None
-    write_png(asked.out, picture, infotext(request, asked.base))
-    return {"picture": str(asked.out), **request.to_json(), "remarks": remarks}
 
 
 def sheet(asked: Asked, home: Home) -> Result:
@@ -63,8 +33,8 @@ def sheet(asked: Asked, home: Home) -> Result:
 
     LoraFile.read(asked.file)  # a bad file is told of before a base is loaded
     out = asked.out or asked.file.with_name(f"{asked.file.stem}-sheet.png")
-    previewer = _previewer(asked.base)
-    remarks = _remarks(previewer.remarks([LoraChoice(asked.file)], asked.prediction, home.cache))
+    previewer = loaded(asked.base)
+    remarks = told_remarks(previewer.remarks([LoraChoice(asked.file)], asked.prediction, home.cache))
     return {"sheet": str(_draw_sheet(previewer, asked.file, out, asked.seed, asked.prediction)), "remarks": remarks}
 
 
@@ -97,27 +67,42 @@ def bases(asked: Asked, home: Home) -> Result:
 
 
 def inspect(asked: Asked, home: Home) -> Result:
-    """`impasto inspect`; of several files each is told of, a bad one with its `error`."""
+    """`impasto inspect`; of several files each is told of, a bad one with its `error`, and LoRAs by pairs too."""
     if len(asked.files) == 1:
-        return _inspected(asked.files[0])
-    found = []
+        return _inspected(asked.files[0])[0]
+    from trainer.lora.anatomy import overlaps
+
+    told: list[Result] = []
+    anatomies = []
     for path in asked.files:
         try:
-            found.append(_inspected(path))
+            result, anatomy = _inspected(path)
         except ImpastoError as error:
-            found.append({"name": path.name, "error": str(error)})
-    return {"files": found}
+            result, anatomy = {"name": path.name, "error": str(error)}, None
+        told.append(result)
+        anatomies += [anatomy] if anatomy else []
+    return {"files": told, "overlaps": [pair.to_json() for pair in overlaps(anatomies)]}
 
 
-def _inspected(path: Path) -> Result:
-    """What a file is: a LoRA, or else a base. Raises `LoraFileError`, `BaseModelError` that says what it is instead."""
+def _inspected(path: Path) -> tuple[Result, Any]:
+    """What a file is: a LoRA, with its anatomy, or else a base, which has none.
+
+    Raises `LoraFileError`, `BaseModelError` that says what it is instead.
+    """
     from trainer.bases.kinds import LORA, UNKNOWN, kind_of
     from trainer.bases.source import facts_at
+    from trainer.lora.anatomy import Anatomy
     from trainer.lora.file import LoraFile, summary
 
-    if not os.path.isdir(path) and kind_of(read_header(path, LoraFileError).tensors) in (LORA, UNKNOWN):
-        return summary(LoraFile.read(path))
-    return _facts(facts_at(str(path), path))
+    header = None if os.path.isdir(path) else read_header(path, LoraFileError)
+    if header is None or kind_of(header.tensors) not in (LORA, UNKNOWN):
+        return _facts(facts_at(str(path), path)), None
+    lora = LoraFile.read(path)
+    with bar(f"measuring {lora.name}", len(lora.layers), delay=2) as shown:
+        anatomy = Anatomy.of(lora, shown.update)
+    change = {part: round(size, 6) for part, size in anatomy.parts.items()}
+    told = {"size": path.stat().st_size, "change": change, "anatomy": anatomy.to_json(header.size)}
+    return {**summary(lora), **told}, anatomy
 
 
 def _facts(facts: Any) -> Result:
@@ -143,11 +128,11 @@ def demo(asked: Asked, home: Home) -> Result:
     if result["state"] != "finished":
         raise RunError(f"The demo was stopped: `impasto resume {folder}` goes on with its training.")
     lora = Path(result["lora"])
-    path = _draw_sheet(_previewer("starter"), lora, lora.with_name(f"{lora.stem}-sheet.png"), seed=1)
+    path = _draw_sheet(loaded("starter"), lora, lora.with_name(f"{lora.stem}-sheet.png"), seed=1)
     return {**result, "sheet": str(path)}
 
 
-def _remarks(found: Sequence[Any]) -> list[dict[str, str]]:
+def told_remarks(found: Sequence[Any]) -> list[dict[str, str]]:
     """What there is to say of LoRAs on a base, told on stderr too."""
     for remark in found:
         print(f"{remark.level.capitalize()}: {remark.sentence}", file=sys.stderr)
@@ -167,7 +152,15 @@ def _draw_sheet(previewer: Any, lora: Path, out: Path, seed: int, prediction: An
     return out
 
 
-def _previewer(source: str) -> Any:
+def bench(asked: Asked, home: Home) -> Result:
+    """`impasto bench mix`."""
+    from trainer.bench import mixing
+
+    print("Measuring. This takes a minute on the starter base.", file=sys.stderr)
+    return mixing(_located(asked.base))
+
+
+def loaded(source: str) -> Any:
     """A previewer on the best device."""
     from trainer.preview.previewer import Previewer
 
@@ -187,10 +180,3 @@ def _located(source: str) -> Any:
             reach(bars[0], done)
 
         return located(source, told)
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal()):
-        raise UsageError(f"--size takes WIDTHxHEIGHT, such as 1024x1024, not {text!r}.")
-    return int(width), int(height)

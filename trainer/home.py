@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,11 +84,17 @@ def free_name(folder: Path, name: str) -> Path:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` whole or not at all: a neighbour file, flushed to the disk, then renamed over `path`."""
+    write_blocks(path, (content,))
+
+
+def write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
+    """The same of what is too large to be held at once; `path` itself may be read meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
-            file.write(content)
+            for block in blocks:
+                file.write(block)
             file.flush()
             os.fsync(file.fileno())
         replace(part, path)

@@ -1,36 +1,73 @@
 """What a picture is drawn from, and that recipe inside the picture: the `parameters` text that A1111 and its kin write.
 
-Knows no torch; the page, the command line and the previewer's process pass these around.
+Knows no torch; the page, the command line and the previewer's process pass these around. A picture often leaves the computer
+that it was drawn on, so its recipe names files, never folders.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from trainer.errors import UsageError, storing
 from trainer.home import write_atomically
-from trainer.settings import Prediction
+from trainer.settings import STYLE_BLOCK, Prediction
+
+Sampler = Literal[
+    "Euler", "Euler a", "Heun", "DPM++ 2M", "DPM++ 2M Karras", "DPM++ 2M SDE", "DPM++ 2M SDE Karras", "UniPC", "DDIM", "LCM"
+]  # fmt: skip
+"""The ways from noise to a picture, by the names that people know."""
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
+
+
+_STYLE = (("unet", 0.0), (STYLE_BLOCK, 1.0))
+_NUMBER = r"[0-9.]+(?:e-?[0-9]+)?"
 
 
 @dataclass(frozen=True)
 class LoraChoice:
-    """A LoRA file with its weight in the U-Net and in the text encoders."""
+    """A LoRA file with its weight in the U-Net and in the text encoders.
+
+    `blocks` multiply the U-Net's weight in parts of it, by the beginnings of module paths; `unet` is all that is not named.
+    `begin` and `end` are shares of the steps between which the U-Net has the LoRA; the prompt is read once, with its text
+    encoders' weight.
+    """
 
     path: Path
     unet: float = 1.0
     text: float = 1.0
+    blocks: tuple[tuple[str, float], ...] = ()
+    begin: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense on any base. Raises `UsageError`."""
+        if not all(-10 <= number <= 10 for number in (self.unet, self.text, *dict(self.blocks).values())):
+            raise UsageError(f"The weights of {self.path.name} must be numbers from -10 to 10.")
+        if not 0 <= self.begin < self.end <= 1:
+            raise UsageError(
+                f"The steps of {self.path.name} must be shares from 0 to 1, the smaller first, such as @steps=0.2-0.8."
+            )
 
     @classmethod
     def parse(cls, given: str) -> LoraChoice:
-        """`FILE`, `FILE:W` or `FILE:W:W_TE`, split from the right so that `C:\\style.safetensors:0.8` works."""
-        path, numbers = given, list[float]()
+        """`FILE`, `FILE:W` or `FILE:W:W_TE`, split from the right so that `C:\\style.safetensors:0.8` works; behind it parts.
+
+        Parts are `@style`, `@BLOCK=FACTOR` and `@steps=FROM-TO`, with commas for further `@` if one likes (PowerShell takes
+        a comma for its own). A piece with a slash, a colon or `.safetensors` in it belongs to the file's name.
+        """
+        found = re.fullmatch(r"(.*?)((?:@(?![^@]*\.safetensors)[^@/\\:]*)*)", given, re.DOTALL)
+        assert found
+        path, numbers = found[1], list[float]()
         while len(numbers) < 2:
             head, _, tail = path.rpartition(":")
             try:
@@ -40,10 +77,67 @@ class LoraChoice:
             path = head
         if not path:
             raise UsageError(f"{given} names no LoRA file.")
-        if any(not -10 <= number <= 10 for number in numbers):
-            raise UsageError(f"The weights in {given} must be numbers from -10 to 10.")
         unet = numbers[0] if numbers else 1.0
-        return cls(Path(path), unet, numbers[1] if len(numbers) > 1 else unet)
+        return cls(Path(path), unet, numbers[1] if len(numbers) > 1 else unet).with_parts(found[2])
+
+    def with_parts(self, parts: str) -> LoraChoice:
+        """The same with `parts`, such as `@style@steps=0.2-0.8`. Raises `UsageError`."""
+        blocks, begin, end = dict[str, float](), 0.0, 1.0
+        for part in re.split("[@,]", parts)[1:]:
+            name, _, number = part.partition("=")
+            steps = re.fullmatch(f"steps=({_NUMBER})-({_NUMBER})", part)
+            if steps:
+                begin, end = _float(steps[1]), _float(steps[2])
+            elif part == "style":
+                blocks |= dict(_STYLE)
+            elif name and name != "steps" and not math.isnan(_float(number)):
+                blocks[name] = _float(number)
+            else:
+                raise UsageError(
+                    f"{part!r} is no part of a LoRA: use @style, or @BLOCK=FACTOR such as @down_blocks=0.3, "
+                    "or @steps=FROM-TO such as @steps=0.2-0.8."
+                )
+        return replace(self, blocks=tuple(blocks.items()), begin=begin, end=end)
+
+    @property
+    def parts(self) -> str:
+        """What `with_parts` reads; empty for all of the LoRA in all steps."""
+        said = ["style"] if self.blocks == _STYLE else [f"{block}={_short(factor)}" for block, factor in self.blocks]
+        if (self.begin, self.end) != (0, 1):
+            said.append(f"steps={_short(self.begin)}-{_short(self.end)}")
+        return "".join(f"@{part}" for part in said)
+
+    @property
+    def heard(self) -> bool:
+        """Whether it has any weight."""
+        return bool(self.unet or self.text)
+
+    def in_step(self, step: int, steps: int) -> bool:
+        """Whether the U-Net has the LoRA in a step, counted from 0; ends fall on the nearest step."""
+        return round(self.begin * steps) <= step < round(self.end * steps)
+
+    def to_json(self) -> list[Any]:
+        """Plain values: path, weights, and parts if there are any."""
+        return [str(self.path), self.unet, self.text, *([self.parts] if self.parts else [])]
+
+    @classmethod
+    def from_json(cls, values: Sequence[Any]) -> LoraChoice:
+        """The inverse of `to_json`. Raises `UsageError`."""
+        path, unet, text, *parts = values
+        return cls(Path(path), float(unet), float(text)).with_parts("".join(parts))
+
+
+def _float(text: str) -> float:
+    """The number in a text; NaN, which no bounds hold, if there is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _short(number: float) -> str:
+    """The shortest text that reads back as the same number."""
+    return repr(float(number)).removesuffix(".0")
 
 
 @dataclass(frozen=True)
@@ -60,6 +154,9 @@ class Request:
     loras: tuple[LoraChoice, ...] = field(default=())
     prediction: Literal["auto", Prediction] = "auto"
     """What the base's U-Net answers with, where its file does not tell."""
+    sampler: Sampler = "Euler"
+    equal_strength: bool = False
+    """Whether the LoRAs are scaled so that at equal weights all change the U-Net equally much."""
 
     def __post_init__(self) -> None:
         """Refuse what no base can draw. Raises `UsageError`."""
@@ -67,31 +164,111 @@ class Request:
         for name, (least, most) in limits.items():
             if not least <= getattr(self, name) <= most:
                 raise UsageError(f"{name} must be from {least} to {most}, not {getattr(self, name)}.")
+        if self.sampler not in SAMPLERS:
+            raise UsageError(f"There is no sampler {self.sampler}. Choose one of: {', '.join(SAMPLERS)}.")
         if self.width % 32 or self.height % 32:
             raise UsageError(f"Width and height must be multiples of 32, not {self.width}x{self.height}.")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as they go between processes."""
-        return {**asdict(self), "loras": [[str(lora.path), lora.unet, lora.text] for lora in self.loras]}
+        return {**asdict(self), "loras": [lora.to_json() for lora in self.loras]}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Request:
         """The inverse of `to_json`."""
-        loras = tuple(LoraChoice(Path(path), unet, text) for path, unet, text in values["loras"])
+        loras = tuple(LoraChoice.from_json(lora) for lora in values["loras"])
         return cls(**{**values, "loras": loras})
 
 
+_DEFAULTS = Request("").to_json()
+
+
 def infotext(request: Request, base: str) -> str:
-    """The recipe in A1111's words, LoRAs as `<lora:name:weight>` tags."""
-    tags = "".join(f" <lora:{lora.path.stem}:{lora.unet:g}>" for lora in request.loras if lora.unet or lora.text)
-    lines = [request.prompt + tags]
+    """The recipe in A1111's words, LoRAs as `<lora:name:weight>` tags; what those words lose stands behind them as JSON."""
+    loras = [replace(lora, path=Path(lora.path.name)) for lora in request.loras if lora.heard or request.equal_strength]
+    base = Path(base).name.removesuffix(".safetensors") if Path(base).is_absolute() else base
+    named = {**replace(request, loras=tuple(loras)).to_json(), "base": base}
+    lines = [request.prompt + "".join(map(_tag, loras))]
     if request.negative:
         lines.append(f"Negative prompt: {request.negative}")
     lines.append(
-        f"Steps: {request.steps}, Sampler: Euler, CFG scale: {request.cfg:g}, Seed: {request.seed}, "
+        f"Steps: {request.steps}, Sampler: {request.sampler}, CFG scale: {_short(request.cfg)}, Seed: {request.seed}, "
         f"Size: {request.width}x{request.height}, Model: {Path(base).name.removesuffix('.safetensors')}"
     )
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    kept = _in_words(text)
+    lost = {name: value for name, value in named.items() if value != kept.get(name, _DEFAULTS.get(name))}
+    return f"{text}, Impasto: {json.dumps(json.dumps(lost))}" if lost else text
+
+
+def read_infotext(text: str, said: Mapping[str, Any] | None = None) -> tuple[Request, str]:
+    """The recipe and the base in a picture's `parameters`, ours or A1111's; LoRAs by their file names.
+
+    What is `said` of the request goes over it, so that a sampler or a size that is not known here can be replaced.
+    Raises `UsageError`.
+    """
+    try:
+        values = _in_words(text)
+        ours = _settings(text).get("Impasto")
+        values = {**values, **(json.loads(json.loads(ours)) if ours else {}), **(said or {})}
+        base = str(values.pop("base", ""))
+        return Request.from_json(values), base
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"The picture's recipe is damaged, or of a program that is not known here ({error}).") from None
+
+
+def recipe_of(picture: Path, folders: Sequence[Path], said: Mapping[str, Any] | None = None) -> tuple[Request, str]:
+    """The recipe in a PNG, its LoRAs where they are found in `folders`, and its base; `said` as for `read_infotext`.
+
+    Raises `UsageError`.
+    """
+    try:
+        with Image.open(picture) as opened:
+            text = opened.info.get("parameters")
+    except (OSError, UnidentifiedImageError):
+        raise UsageError(f"{picture} is no picture that can be read.") from None
+    if not isinstance(text, str):
+        raise UsageError(f"{picture.name} carries no recipe: draw with Impasto or A1111, and send the file as it is.")
+    request, base = read_infotext(text, said)
+    loras = (replace(lora, path=_found(lora.path, folders)) for lora in request.loras)
+    return replace(request, loras=tuple(loras)), base
+
+
+def _found(path: Path, folders: Sequence[Path]) -> Path:
+    """Where a file lies; only its name if nowhere."""
+    return next((folder / path.name for folder in folders if (folder / path.name).is_file()), path)
+
+
+def _tag(lora: LoraChoice) -> str:
+    """A LoRA in A1111's words: `<lora:name:weight>`, or `<lora:name:text encoders:U-Net>`."""
+    weights = f"{lora.text:g}:{lora.unet:g}" if lora.text != lora.unet else f"{lora.unet:g}"
+    return f" <lora:{lora.path.stem}:{weights}>"
+
+
+_WEIGHT = r"(?::(-?[0-9]*\.?[0-9]+(?:e-?[0-9]+)?))?"
+_TAG = re.compile(rf" ?<lora:([^:>]+){_WEIGHT}{_WEIGHT}>")
+_SETTING = re.compile(r'\s*(\w[\w \-/]{1,40}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+"""As A1111 reads the last line: names and values, which are quoted if they hold a comma."""
+
+
+def _settings(text: str) -> dict[str, str]:
+    """The last line's values by their names."""
+    return dict(_SETTING.findall(text.strip().rpartition("\n")[2]))
+
+
+def _in_words(text: str) -> dict[str, Any]:
+    """What A1111's words say of a request, as its plain values. Raises `ValueError`, `KeyError`."""
+    known, above = _settings(text), text.rpartition("\n")[0]
+    prompt, _, negative = f"\n{above}".partition("\nNegative prompt: ")
+    prompt = prompt[1:]
+    loras = [[f"{name}.safetensors", float(unet or text or 1), float(text or 1)] for name, text, unet in _TAG.findall(prompt)]
+    width, _, height = known["Size"].partition("x")
+    sampler = " ".join(known[name] for name in ("Sampler", "Schedule type") if known.get(name, "Automatic") != "Automatic")
+    return {
+        "prompt": _TAG.sub("", prompt), "negative": negative, "seed": int(known["Seed"]), "steps": int(known["Steps"]),
+        "cfg": float(known["CFG scale"]), "width": int(width), "height": int(height), "loras": loras, "sampler": sampler,
+        "base": known.get("Model", ""),
+    }  # fmt: skip
 
 
 def write_png(path: Path, picture: Image.Image, text: str) -> None:

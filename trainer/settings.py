@@ -64,6 +64,10 @@ BlockValue = Annotated[str, AfterValidator(_block_value)]
 """A number for the part of the U-Net whose module path begins so: `up_blocks.0.attentions.1=32`."""
 
 
+STYLE_BLOCK = "up_blocks.0.attentions.1"
+"""The block of SDXL's U-Net that carries most of a style (B-LoRA, arXiv 2403.14572)."""
+
+
 def block_numbers(values: tuple[str, ...]) -> dict[str, float]:
     """Block values as a table: `("up_blocks.0=32",)` as `{"up_blocks.0": 32.0}`."""
     return {block: float(number) for block, _, number in (value.partition("=") for value in values)}

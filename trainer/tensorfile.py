@@ -6,11 +6,12 @@ Knows neither torch nor what the tensors are for; what else a file can be, it te
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trainer.errors import ImpastoError
 
@@ -25,12 +26,12 @@ _FOREIGN = {
     b"Rar!": "is an archive: unpack it",
     b"7z\xbc\xaf": "is an archive: unpack it",
 }
+_METADATA = re.compile(rb'"__metadata__"\s*:\s*')
 _PICKLES = (b"PK", *(bytes((0x80, protocol)) for protocol in range(2, 6)))
 """How torch's files and bare pickles begin."""
 
 
-@dataclass(frozen=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """One tensor as the header lists it; `dtype` in safetensors' spelling: F16, BF16, F32, F8_E4M3 …"""
 
     dtype: str
@@ -46,30 +47,60 @@ class Header:
 
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
+    size: int
+    """Bytes before the first tensor's."""
 
 
 def read_header(path: Path, refusal: type[ImpastoError]) -> Header:
     """The header of a file, checked against the file's size. Raises `refusal` with a sentence that says what the file is."""
+    text = header_text(path, refusal)
+    try:
+        table = _table(text)
+    except (ValueError, RecursionError):  # no JSON, no text, or a number of more digits than Python reads
+        raise refusal(f"{path.name} has a damaged header: {_SAME}.") from None
+    tensors, metadata = _parsed(path.name, table, refusal)
+    content = max((tensor.end for tensor in tensors.values()), default=0)
+    if sum(tensor.end - tensor.begin for tensor in tensors.values()) > content:  # they lie in each other
+        raise refusal(f"{path.name} has a damaged header: {_SAME}.")
+    size, end = path.stat().st_size, 8 + len(text) + content
+    if size < end:
+        raise refusal(f"{path.name} is cut off: {size:,} of {end:,} bytes are there. {_SAME.capitalize()}.")
+    return Header(tensors, metadata, 8 + len(text))
+
+
+def header_text(path: Path, refusal: type[ImpastoError]) -> bytes:
+    """The header of a file as it is written, unread. Raises `refusal` with a sentence that says what the file is."""
     try:
         if path.is_dir():
             raise refusal(f"{path} is a folder, not a file.")
         with path.open("rb") as file:
-            size = path.stat().st_size
-            start = file.read(24)
-            length = _length(path.name, start, size, refusal)
+            length = _length(path.name, file.read(24), path.stat().st_size, refusal)
             file.seek(8)
-            table = json.loads(file.read(length))
+            return file.read(length)
     except FileNotFoundError:
         raise refusal(f"There is no file {path}.") from None
-    except OSError as error:
-        raise refusal(f"{path} cannot be opened ({error.strerror or error}).") from None
-    except (ValueError, RecursionError):  # no JSON, no text, or a number of more digits than Python reads
-        raise refusal(f"{path.name} has a damaged header: {_SAME}.") from None
-    tensors, metadata = _parsed(path.name, table, refusal)
-    end = 8 + length + max((tensor.end for tensor in tensors.values()), default=0)
-    if size < end:
-        raise refusal(f"{path.name} is cut off: {size:,} of {end:,} bytes are there. {_SAME.capitalize()}.")
-    return Header(tensors, metadata)
+    except (OSError, ValueError) as error:
+        raise refusal(f"{path} cannot be opened ({getattr(error, 'strerror', None) or error}).") from None
+
+
+def metadata_of(name: str, text: bytes, refusal: type[ImpastoError]) -> dict[str, str]:
+    """The text entries of a header, found without reading what it says of tensors. Raises `refusal`."""
+    begin = _METADATA.search(text) if b'"__metadata__"' in text else None
+    try:
+        entries = json.JSONDecoder().raw_decode(text[begin.end() :].decode())[0] if begin else {}
+        return {str(key): str(value) for key, value in entries.items()}
+    except (AttributeError, ValueError, RecursionError):
+        raise refusal(f"{name} has a damaged header: {_SAME}.") from None
+
+
+def _table(text: bytes) -> Any:
+    """A header's JSON, unless it is larger than a model's ever is: that is seen before memory is spent on it.
+
+    Raises `ValueError`.
+    """
+    if text.count(b"[") + text.count(b"{") > 4 * MOST_TENSORS:
+        raise ValueError
+    return json.loads(text)
 
 
 def _length(name: str, start: bytes, size: int, refusal: type[ImpastoError]) -> int:

@@ -55,13 +55,15 @@ def _told_base(base: Result) -> str:
 
 
 def told_inspection(result: Result) -> list[str]:
-    """What files hold, or a sentence for one that cannot be told."""
+    """What files hold, or a sentence for one that cannot be told; and how LoRAs stand to each other."""
     lines: list[str] = []
     for file in result.get("files", [result]):
         if "error" in file:
             lines.append(file["error"])
         else:
             lines += [_told_base(file)] if "family" in file else _told_lora(file)
+    for pair in result.get("overlaps", []):
+        lines += _told_overlap(pair)
     return lines
 
 
@@ -71,12 +73,68 @@ def any_unknown(result: Result) -> bool:
 
 
 def _told_lora(file: Result) -> list[str]:
-    return [
+    ranks = (f"{rank if rank != '0' else 'none'} ({count} layers)" for rank, count in file["ranks"].items())
+    lines = [
         f"{file['name']}",
         f"  base     {file['base'] or 'not told'}",
         f"  trigger  {file['trigger'] or 'none'}",
         "  layers   " + ", ".join(f"{part} {count}" for part, count in file["modules"].items()),
-        "  rank     " + ", ".join(f"{rank} ({count} layers)" for rank, count in file["ranks"].items()),
-        "  alpha    " + ", ".join(file["alphas"]),
-        "  change   " + ", ".join(f"{part} {size:.4g}" for part, size in file["change"].items()),
+        "  kind     " + ", ".join(f"{kind} ({count} layers)" for kind, count in file["kinds"].items()),
+        "  rank     " + ", ".join(ranks),
+        "  alpha    " + (", ".join(file["alphas"]) or "none"),
+        *(f"  ignored  {count} tensors: {reason}" for reason, count in file["ignored"].items()),
+        *(f"  unknown  {key}" for key in file["unknown"]),
     ]
+    if file["anatomy"]["blocks"]:
+        lines.append("  change   " + ", ".join(f"{part} {size:.4g}" for part, size in file["change"].items()))
+    return lines + _told_anatomy(file["anatomy"], file["size"])
+
+
+def _told_anatomy(anatomy: Result, size: int) -> list[str]:
+    """Where a LoRA's change is, and what rank it needs."""
+    starts = ["  where    ", *("           " for _ in anatomy["blocks"])]
+    lines = [
+        f"{start}{block['block']:<9} {block['share']:>4.0%}  {block['diffusers']}".rstrip()
+        for start, block in zip(starts, anatomy["blocks"], strict=False)
+    ]
+    *fewer, most = anatomy["holding"]
+    if most["rank"]:
+        now, then = (f"{number / 1e6:,.1f} MB" for number in (size, most["bytes"] or size))
+        less = f": {now} -> {then}" if then != now else ""
+        held = ", ".join(f"{one['share']:.0%}: rank {one['rank']}" for one in reversed(fewer))
+        needed = [layer["ranks"][-1] for layer in anatomy["layers"].values()]
+        ends = " to ".join(map(str, sorted({min(needed), max(needed)})))
+        lines += [
+            f"  spectrum rank {most['rank']} holds {most['share']:.0%} of the change{less} ({held})",
+            f"           {most['share']:.0%} of each layer alone: rank {ends}",
+        ]
+    elif anatomy["blocks"]:
+        lines.append("  spectrum empty: it changes nothing")
+    if left_out := len(anatomy["left_out"]):
+        lines.append(
+            f"  left out {left_out} of {left_out + len(anatomy['layers'])} layers: what a DoRA changes depends on the base"
+        )
+    return lines
+
+
+def _told_overlap(pair: Result) -> list[str]:
+    """How two LoRAs stand to each other; a cosine of 1 is the same, of 0 unrelated, of -1 the opposite."""
+    if pair["verdict"] == "unknown" or not pair["blocks"]:
+        return [pair["sentence"]]
+    least, most = (end(pair["blocks"], key=lambda block: block["cosine"]) for end in (min, max))
+    ends = f"from {least['cosine']:z.2f} in {least['block']} to {most['cosine']:z.2f} in {most['block']}"
+    return [pair["sentence"], f"  cosine   {pair['cosine']:z.2f}, {ends}"]
+
+
+def told_mixing(result: Result) -> list[str]:
+    """What mixing costs, as a table."""
+    lines = [
+        f"{result['base']} on {result['device']}, LoRAs of rank {result['rank']}; seconds, and shares of the base's step",
+        f"{'':<16}{result['mixed']} LoRAs mixed anew   a step with {result['drawn']} LoRAs",
+    ]
+    for way in result["ways"]:
+        mixed = f"{way['remix']:9.4f} {way['remix_in_steps']:6.2f}" if way["remix"] is not None else " " * 16
+        lines.append(f"{way['way']:<16}{mixed:<21}{way['step']:9.4f} {way['step_ratio']:6.2f}")
+    if len(result["ways"]) == 2:
+        lines.append("diffusers' ways need PEFT: pip install peft")
+    return lines

@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the scripts run 
 
 from trainer import cli
 from trainer.lora.file import LoraFile
-from trainer.lora.mix import Canvas, Weighted
+from trainer.lora.mix import Canvas
+from trainer.lora.weights import Weighted
 from trainer.sdxl.base import Base, load_base
 from trainer.sdxl.device import best_device
 from trainer.sdxl.sampler import Sampling, sample, to_picture

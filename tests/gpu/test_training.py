@@ -43,7 +43,7 @@ def test_a_training_ends_with_a_file_though_it_broke_off(
     assert [event.step for event in events if isinstance(event, Resumed)] == [2]
     assert all(math.isfinite(event.loss) and event.memory > 0 for event in events if isinstance(event, Stepped))
     assert isinstance(events[-1], Finished)
-    layers = LoraFile.read(run.lora).layers.values()
+    layers = LoraFile.read(run.lora).factors.values()
     assert all(factors.change().isfinite().all() for factors in layers)
     assert any(factors.up.any() for factors in layers)
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from tests.tiny import unet_config
-from trainer.lora.keys import Component, component_of, file_name, least_targets, slides, table
+from trainer.lora.keys import Component, component_of, file_name, least_targets, slides, table, window_of
 
 GOLDEN: dict[str, list[int]] = json.loads(
     Path(__file__).parents[1].joinpath("golden", "sdxl_lora_modules.json").read_text(encoding="utf-8")
@@ -23,16 +23,18 @@ TENSORS: dict[str, list[int]] = json.loads(
 )
 
 
+OUTER = {
+    "lora_unet_input_blocks_0_0", "lora_unet_out_2", "lora_unet_time_embed_0", "lora_unet_time_embed_2",
+    "lora_unet_label_emb_0_0", "lora_unet_label_emb_0_2",
+}  # fmt: skip
+"""What other trainers adapt outside the U-Net's blocks, and Impasto does not."""
+
+
 def locon() -> dict[str, list[int]]:
-    """The U-Net's weights by the names that a checkpoint gives its blocks' layers, with their shapes; without norms."""
+    """The U-Net's weights by the names that a checkpoint gives its layers, with their shapes; without norms."""
     start = "model.diffusion_model."
     found = {key.removeprefix(start).removesuffix(".weight"): shape for key, shape in TENSORS.items() if key.startswith(start)}
-    blocks = ("input_blocks", "middle_block", "output_blocks")
-    return {
-        f"lora_unet_{path.replace('.', '_')}": shape
-        for path, shape in found.items()
-        if path.startswith(blocks) and path != "input_blocks.0.0" and len(shape) > 1
-    }
+    return {f"lora_unet_{path.replace('.', '_')}": shape for path, shape in found.items() if len(shape) > 1}
 
 
 def sdxl() -> Iterator[tuple[Component, nn.Module]]:
@@ -60,7 +62,7 @@ def test_names_and_shapes_are_those_in_use() -> None:
     for component, model in sdxl():
         linears = {path: layer for path, layer in model.named_modules() if isinstance(layer, nn.Linear)}
         for name, path in table(component, linears).items():
-            if least_targets(component, path) != "everything":
+            if least_targets(component, path) in ("attention", "transformer"):
                 found[name] = [linears[path].in_features, linears[path].out_features]
     assert found == GOLDEN
 
@@ -77,13 +79,19 @@ def test_attention_is_what_it_was() -> None:
     assert len(found) == 560 + 48 + 128
 
 
-def test_all_of_the_u_nets_blocks_have_the_names_of_a_checkpoint() -> None:
+def test_all_of_the_u_net_has_the_names_of_a_checkpoint() -> None:
     _, unet = next(sdxl())
     layers = {path: layer for path, layer in unet.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
     found = table("unet", layers)
     assert {name: list(layers[path].weight.shape) for name, path in found.items()} == locon()
     three = {name for name, path in found.items() if slides(path)}
-    assert three == {name for name, shape in locon().items() if shape[2:] == [3, 3]}
+    assert three == {name for name, shape in locon().items() if shape[2:] == [3, 3]} - OUTER
+    assert {name for name, path in found.items() if not least_targets("unet", path)} == OUTER
+    assert {name: window_of(name) for name in found} == {name: tuple(shape[2:]) for name, shape in locon().items()}
+
+
+def test_no_name_of_a_linear_layer_is_taken_for_a_convolutions() -> None:
+    assert {window_of(name) for name in GOLDEN} == {()}
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from random import Random
 
+import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
 from tests.lora.test_layer import answer, apart
-from trainer.errors import LoraFileError
+from trainer.errors import LoraFileError, UsageError
 from trainer.lora.adapter import Adapter
-from trainer.lora.file import Factors, LoraFile
-from trainer.lora.keys import COMPONENTS, component_of, table
-from trainer.lora.mix import Canvas, Weighted
+from trainer.lora.delta import Difference, Dora, Factors, Hadamard, Layer, Pair
+from trainer.lora.file import LoraFile
+from trainer.lora.keys import COMPONENTS, component_of, file_name, table
+from trainer.lora.mix import Canvas
 from trainer.lora.shape import Shape
+from trainer.lora.weights import Weighted
 from trainer.sdxl.base import Base, load_base
 from trainer.settings import Targets
 
@@ -43,6 +50,11 @@ def adapted(base: Base) -> dict[str, str]:
     return found
 
 
+def factors_of(lora: LoraFile) -> dict[str, Factors]:
+    """The layers of a LoRA that has no other kinds."""
+    return {name: layer for name, layer in lora.layers.items() if isinstance(layer, Factors)}
+
+
 def a_lora(base: Base, seed: int, rank: int = 3, alpha: float = 2.0, every: int = 1, version: str = "") -> LoraFile:
     """Random layers for every `every`-th module of the base."""
     random, live, layers = torch.Generator().manual_seed(seed), weights(base), {}
@@ -59,7 +71,7 @@ def expected(base: Base, before: dict[str, torch.Tensor], mix: list[Weighted]) -
     after = {name: value.double() if value.is_floating_point() else value for name, value in before.items()}
     names = adapted(base)
     for part in mix:
-        for name, layer in part.lora.layers.items():
+        for name, layer in factors_of(part.lora).items():
             weight = part.unet if component_of(name) == "unet" else part.text
             change = layer.up.double().flatten(1) @ layer.down.double().flatten(1) * (layer.alpha / layer.down.shape[0])
             live = after[names[name]]
@@ -86,8 +98,8 @@ def test_one_lora_is_the_formula(base: Base, canvas: Canvas) -> None:
 
 def test_the_canvas_has_every_layer_that_loras_adapt(base: Base, canvas: Canvas) -> None:
     lora = a_lora(base, 1)
-    assert {layer.down.dim() for layer in lora.layers.values()} == {2, 4}
-    assert {tuple(layer.down.shape[2:]) for layer in lora.layers.values()} == {(), (1, 1), (3, 3)}
+    assert {layer.down.dim() for layer in factors_of(lora).values()} == {2, 4}
+    assert {tuple(layer.down.shape[2:]) for layer in factors_of(lora).values()} == {(), (1, 1), (3, 3)}
     canvas.check(lora)
 
 
@@ -109,7 +121,7 @@ def test_the_mix_draws_what_the_trained_layers_drew(base: Base, toy_base: Path, 
 
 def test_a_convolution_with_another_window_does_not_fit(base: Base, canvas: Canvas) -> None:
     name = "lora_unet_input_blocks_1_0_in_layers_2"
-    good = a_lora(base, 1).layers[name]
+    good = factors_of(a_lora(base, 1))[name]
     wrong = LoraFile("odd", {name: Factors(good.down[..., :1, :1], good.up, 2.0)}, {})
     with pytest.raises(LoraFileError, match=r"1 of its 1 layers have no counterpart here, such as lora_unet_input_blocks_1_0"):
         canvas.lay([Weighted(wrong, 1.0, 1.0)])
@@ -157,19 +169,214 @@ def test_the_same_mix_is_the_same_after_any_history(base: Base, canvas: Canvas) 
     assert same(alone, weights(base))
 
 
+def products(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The devices of the products that are added to weights, as they are."""
+    made: list[str] = []
+    addmm = torch.addmm
+
+    def seen(base: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+        made.append(base.device.type)
+        return addmm(base, up, down)
+
+    monkeypatch.setattr(torch, "addmm", seen)
+    return made
+
+
 def test_a_change_is_made_where_the_weights_are(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file's factors come to the card, not their product, which is many times as large."""
-    lora, made = a_lora(base, seed=1), []
+    """A file's matrices come to the card, not their product, which is many times as large."""
+    lora, made = a_lora(base, seed=1), products(monkeypatch)
     parts = {part: model.to("meta") for part, model in base.parts.items()}
-    change = Factors.change
-
-    def seen(factors: Factors) -> torch.Tensor:
-        made.append(factors.down.device.type)
-        return change(factors)
-
-    monkeypatch.setattr(Factors, "change", seen)
     Canvas(parts, base.version).lay([Weighted(lora, 1.0, 1.0)])
     assert made == ["meta"] * len(lora.layers)
+
+
+def test_only_what_has_moved_is_laid_anew(base: Base, canvas: Canvas, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, made = a_lora(base, 1), a_lora(base, 2, every=5), products(monkeypatch)
+    canvas.lay([Weighted(one, 0.5, 0.5), Weighted(two, 0.5, 0.5)])
+    assert len(made) == len(one.layers), "both lie on a layer in one product"
+    for mix, layers in (
+        ([Weighted(one, 0.5, 0.5), Weighted(two, 0.5, 0.5)], 0),
+        ([Weighted(one, 0.5, 0.5), Weighted(two, 0.7, 0.5)], sum(component_of(name) == "unet" for name in two.layers)),
+        ([Weighted(one, 0.5, 0.5)], len(two.layers)),
+        ([Weighted(one, 0.5, 0.5, {"mid_block": 2.0})], sum("_middle_block_" in name for name in one.layers)),
+        ([Weighted(a_lora(base, 1), 0.5, 0.5, {"mid_block": 2.0})], len(one.layers)),
+    ):
+        made.clear()
+        canvas.lay(mix)
+        assert len(made) == layers
+
+
+def test_a_layer_at_which_memory_ran_out_is_laid_next_time(base: Base, canvas: Canvas, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, one = weights(base), a_lora(base, 1)
+    canvas.lay([Weighted(one, 0.5, 0.5)])
+    wanted, addmm, calls = [Weighted(one, -1.0, 0.7)], torch.addmm, []
+
+    def short(*given: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 20:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return addmm(*given)
+
+    monkeypatch.setattr(torch, "addmm", short)
+    with pytest.raises(torch.OutOfMemoryError):
+        canvas.lay(wanted)
+    canvas.lay(wanted)
+    assert_is(base, expected(base, before, wanted))
+    canvas.lay([])
+    assert same(before, weights(base))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "where"),
+    [
+        ({"mid_block": 0.5}, {"middle_block": 0.5}),
+        ({"unet": 0.0, "up_blocks.0.attentions.1": 1.0}, {"": 0.0, "output_blocks_1_1_": 1.0}),
+        (
+            {"down_blocks": 0.3, "down_blocks.1": -2.0},
+            {"input_blocks": 0.3, "input_blocks_0_": 1.0, **{f"input_blocks_{number}_": -2.0 for number in (4, 5, 6)}},
+        ),
+        ({"up_blocks.0": 0.0, "unet": 2.0}, {"": 2.0, **{f"output_blocks_{number}_": 0.0 for number in range(3)}}),
+    ],
+    ids=["group", "style", "within another", "the rest"],
+)  # fmt: skip
+def test_blocks_have_factors_of_their_own(
+    base: Base, canvas: Canvas, blocks: dict[str, float], where: dict[str, float]
+) -> None:
+    """`where` says the same by the names in the file, the last that fits counting."""
+    before, lora = weights(base), a_lora(base, 1)
+    scaled = {}
+    for name, layer in factors_of(lora).items():
+        fitting = [factor for start, factor in where.items() if name.startswith(f"lora_unet_{start}")]
+        scaled[name] = Factors(layer.down, layer.up, layer.alpha * (fitting or [1.0])[-1])
+    canvas.lay([Weighted(lora, 0.8, 0.3, blocks)])
+    assert_is(base, expected(base, before, [Weighted(LoraFile("scaled", scaled, {}), 0.8, 0.3)]))
+
+
+def test_a_block_that_the_base_has_not_is_refused_and_nothing_changes(base: Base, canvas: Canvas) -> None:
+    before, lora = weights(base), a_lora(base, 1)
+    for block in ("up_block", "down_blocks.7", "mid_block.attentions.0.transformer_blocks.5", "encoder"):
+        with pytest.raises(UsageError, match=f"The U-Net has no block {block}: name one such as down_blocks"):
+            canvas.lay([Weighted(lora, 1.0, 1.0), Weighted(lora, 1.0, 1.0, {block: 1.0})])
+    assert same(before, weights(base))
+
+
+def with_other_kinds(base: Base, lora: LoraFile) -> LoraFile:
+    """Some of its layers as DoRA, LoHa and a whole difference."""
+    layers, random = dict(lora.layers), torch.Generator().manual_seed(9)
+    for number, (name, layer) in enumerate(factors_of(lora).items()):
+        if number % 4 == 1:
+            layers[name] = Dora(layer, torch.rand(layer.shape[0], generator=random) + 0.5, "out")
+        if number % 4 == 2 and layer.down.dim() == 2:
+            pair = Pair(layer.up, layer.down)
+            layers[name] = Hadamard(pair, pair, layer.alpha, layer.shape)
+        if number % 4 == 3:
+            layers[name] = Difference(torch.randn(layer.shape, generator=random).half())
+    return LoraFile(lora.name, layers, {})
+
+
+def in_float64(layer: Layer, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A layer's change by its kind's formula, and what its rounding is measured by: the same with nothing cancelled."""
+    if isinstance(layer, Difference):
+        return layer.diff.double(), layer.diff.double().abs()
+    if isinstance(layer, Hadamard):
+        a, b = layer.first.a.double(), layer.first.b.double()
+        scale = layer.alpha / b.shape[0]
+        return scale * (a @ b) ** 2, scale * (a.abs() @ b.abs()) ** 2
+    if isinstance(layer, Dora):
+        change, most = in_float64(layer.inner, weight)
+        turned = weight + change
+        by = layer.magnitude.double() / turned.flatten(1).norm(dim=1)
+        by = by.view(-1, *(1 for _ in weight.shape[1:]))
+        return turned * by - weight, (weight.abs() + most) * by + weight.abs()
+    assert isinstance(layer, Factors)
+    up, down, scale = layer.up.double().flatten(1), layer.down.double().flatten(1), layer.alpha / layer.down.shape[0]
+    return (scale * up @ down).view(weight.shape), (abs(scale) * up.abs() @ down.abs()).view(weight.shape)
+
+
+def assert_exact(base: Base, before: dict[str, torch.Tensor], mix: list[Weighted]) -> None:
+    """Every weight is W0 + sum in float64: within one step of float16, or 1e-6 of all that was added up in float32.
+
+    Kinds whose change is told in float32 have its 1e-6 in float16 too.
+    """
+    now, places = weights(base), adapted(base)
+    exact = {name: value.double() for name, value in before.items() if value.is_floating_point()}
+    scale = {name: value.abs() for name, value in exact.items()}
+    rounded = {name: torch.zeros_like(value) for name, value in exact.items()}
+    for part in mix:
+        for name, layer in part.lora.layers.items():
+            weight = part.unet if component_of(name) == "unet" else part.text
+            change, most = in_float64(layer, before[places[name]].double())
+            exact[places[name]] = exact[places[name]] + weight * change
+            scale[places[name]] = scale[places[name]] + abs(weight) * most
+            if not isinstance(layer, Factors):
+                rounded[places[name]] = rounded[places[name]] + abs(weight) * most
+    for name, wanted in exact.items():
+        step = 1e-6 * scale[name]
+        if now[name].dtype == torch.float16:
+            step = 1e-6 * rounded[name] + torch.from_numpy(np.spacing(wanted.abs().half().numpy()).astype(np.float64))
+        assert bool(((now[name].double() - wanted).abs() <= step).all()), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
+def test_after_a_thousand_moves_of_six_sliders_every_bit_is_back(toy_base: Path, dtype: torch.dtype) -> None:
+    base = load_base(str(toy_base), torch.device("cpu"), dtype)
+    canvas, before = Canvas(base.parts, base.version), weights(base)
+    files = [a_lora(base, seed, rank=seed + 1, alpha=0.1 * seed, every=9 + seed) for seed in range(1, 6)]
+    files.append(with_other_kinds(base, a_lora(base, 6, alpha=0.1, every=10)))
+    random = Random(1)
+    mix = [Weighted(file, 0.0, 0.0) for file in files]
+    for move in range(1000):
+        slider = random.randrange(6)
+        both = [random.choice([0.0, random.uniform(-2, 2)]) for _ in range(2)]
+        mix[slider] = Weighted(files[slider], both[0], both[1])
+        canvas.lay(mix)
+        if move % 50 == 49:
+            assert_exact(base, before, mix)
+    canvas.lay([Weighted(file, 0.0, 0.0) for file in files])
+    assert same(before, weights(base))
+
+
+def test_what_cancels_is_right_to_the_last_place_of_float16(toy_base: Path) -> None:
+    base = load_base(str(toy_base), torch.device("cpu"), torch.float16)
+    before, files = weights(base), [a_lora(base, 1), a_lora(base, 1), a_lora(base, 1)]
+    mix = [Weighted(file, weight, weight) for file, weight in zip(files, (0.7, 0.6, -1.3), strict=True)]
+    Canvas(base.parts, base.version).lay(mix)
+    assert_exact(base, before, mix)
+
+
+def test_pefts_exact_sum_of_two_adapters_is_ours(base: Base, canvas: Canvas) -> None:
+    """Its `cat` is the sum of the products; the adapters are its own, random in both matrices."""
+    random = torch.Generator().manual_seed(3)
+    model = PeftModel(copy.deepcopy(base.unet), LoraConfig(r=3, lora_alpha=2, target_modules=["to_q", "to_out.0"]), "one")
+    model.add_adapter("two", LoraConfig(r=5, lora_alpha=7, target_modules=["to_q", "to_v"]))
+    files: dict[str, dict[str, Layer]] = {"one": {}, "two": {}}
+    for path, layer in model.base_model.model.named_modules():
+        for name in files:
+            if isinstance(layer, LoraLinear) and name in layer.lora_A:
+                down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
+                nn.init.normal_(up, generator=random)
+                alpha = layer.scaling[name] * layer.r[name]
+                files[name][file_name("unet", path)] = Factors(down.detach().clone(), up.detach().clone(), alpha)
+    model.add_weighted_adapter(["one", "two"], [0.7, 0.4], "both", "cat")
+    model.set_adapter("both")
+    merged = model.merge_and_unload().state_dict()
+    canvas.lay([Weighted(LoraFile(name, files[name], {}), weight, 0.0) for name, weight in (("one", 0.7), ("two", 0.4))])
+    assert apart(base.unet.get_submodule("mid_block").state_dict()["attentions.0.transformer_blocks.0.attn1.to_q.weight"],
+                 merged["mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"]) < 1e-6  # fmt: skip
+    for name, value in base.unet.state_dict().items():
+        assert torch.allclose(value, merged[name], rtol=1e-5, atol=1e-5), name
+
+
+def test_the_size_of_a_lora_is_the_norm_of_its_change_in_the_unet(base: Base, canvas: Canvas) -> None:
+    before, places = weights(base), adapted(base)
+    lora = with_other_kinds(base, a_lora(base, 1))
+    changes = [
+        in_float64(layer, before[places[name]].double())[0]
+        for name, layer in lora.layers.items()
+        if component_of(name) == "unet"
+    ]
+    canvas.lay([Weighted(a_lora(base, 2), 1.0, 1.0)])
+    assert canvas.size(lora) == pytest.approx(float(torch.cat([change.flatten() for change in changes]).norm()), rel=1e-5)
 
 
 def test_a_mix_of_nothing_is_the_base(base: Base, canvas: Canvas) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from trainer.errors import StorageError
-from trainer.lora.sidecar import Card, write
+from trainer.lora.sidecar import Card, revise, write
 
 CARD = Card(description="Ink: a style.", trigger="glassy", starter=False, notes="Trained on paper.")
 
@@ -51,6 +51,15 @@ def test_what_a_person_wrote_stays(lora: Path) -> None:
     write(lora, CARD, None)
     assert fields(lora).items() >= theirs.items()
     assert fields(lora)["activation text"] == "glassy"
+
+
+def test_fields_can_be_set_in_a_file_that_is_there(lora: Path) -> None:
+    revise(lora, {"preferred weight": 0.7})
+    assert not lora.with_name("ink.v2.json").exists()
+    write(lora, CARD, None)
+    before = fields(lora)
+    revise(lora, {"preferred weight": 0.7, "activation text": "inky"})
+    assert fields(lora) == {**before, "preferred weight": 0.7, "activation text": "inky"}
 
 
 @pytest.mark.parametrize("content", ['{"notes": "a slip",}', "[1]", ""])

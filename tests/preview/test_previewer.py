@@ -11,12 +11,15 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.errors import DrawingError, LoraFileError
 from trainer.lora.adapter import Adapter
+from trainer.lora.delta import Factors
 from trainer.lora.file import LoraFile, write
-from trainer.lora.mix import Canvas, Weighted
+from trainer.lora.mix import Canvas
 from trainer.lora.shape import Shape
+from trainer.lora.weights import Weighted
 from trainer.preview import previewer as module
 from trainer.preview.previewer import ROOM, Previewer, way_for
 from trainer.recipe import LoraChoice, Request
@@ -43,6 +46,12 @@ def save_lora(folder: Path, path: Path, seed: int = 1, strength: float = 0.5) ->
             layer.up.copy_(torch.randn(layer.up.shape, generator=random) * strength)
     write(path, adapter.factors(), {"ss_base_model_version": "sdxl_base_v1-0"})
     return path
+
+
+def layers_of(path: Path, start: str) -> dict[str, Factors]:
+    """The layers of a plain LoRA whose names begin so."""
+    found = {name: layer for name, layer in LoraFile.read(path).layers.items() if name.startswith(start)}
+    return {name: layer for name, layer in found.items() if isinstance(layer, Factors)}
 
 
 @pytest.fixture(scope="module")
@@ -336,3 +345,144 @@ def test_weight_zero_restores_every_bit_of_models_that_have_moved(
             part.to(torch.float32)
         assert places != [weight.data_ptr() for weight in weights()]
     assert all(map(torch.equal, weights(), before))
+
+
+def test_a_live_drawing_shows_each_step_small(toy_base: Path) -> None:
+    drawing = previewer(toy_base)
+    live = list(drawing.draw(ASKED, live=True))
+    assert [step.glimpse.size for step in live if step.glimpse] == [(8, 12)] * 4
+    quiet = list(drawing.draw(ASKED))
+    assert not any(step.glimpse for step in quiet)
+    assert live[-1].picture
+    assert quiet[-1].picture
+    assert live[-1].picture.tobytes() == quiet[-1].picture.tobytes()
+
+
+def test_a_drawing_has_the_sampler_that_was_asked_for(toy_base: Path) -> None:
+    asked = replace(ASKED, sampler="UniPC")
+    got = np.asarray(previewer(toy_base).picture(asked), dtype=int)
+    drawing = previewer(toy_base)
+    with torch.no_grad():
+        prompt = encode_prompt(drawing.base, [asked.prompt])
+    how = Sampling(asked.width, asked.height, asked.steps, asked.cfg, (asked.seed,), "UniPC")
+    *_, latents = sample(drawing.base, prompt, unconditional(prompt), how)
+    expected = ((drawing.base.decode(latents)[0] + 1) * 127.5).round().permute(1, 2, 0).numpy()
+    assert abs(got - expected).max() <= 1
+    assert abs(got - np.asarray(previewer(toy_base).picture(ASKED), dtype=int)).max() > 1
+
+
+class Operations(TorchDispatchMode):
+    """What is computed while it is on, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def operations(drawing: Previewer, asked: Request) -> list[list[str]]:
+    """What is computed in each denoising step."""
+    drawn, made = drawing.draw(asked), []
+    for _ in range(asked.steps):
+        with Operations() as seen:
+            next(drawn)
+        made.append(seen.names)
+    return made
+
+
+def test_with_eight_loras_a_step_is_the_bases_own_operations(toy_base: Path, lora: Path, other: Path) -> None:
+    drawing = previewer(toy_base)
+    eight = tuple(LoraChoice(path, 0.1 * number, 0.5) for number in range(1, 5) for path in (lora, other))
+    alone, mixed = operations(drawing, ASKED), operations(drawing, replace(ASKED, loras=eight))
+    assert len(alone[1]) > 500
+    assert len(eight) == 8
+    assert mixed[1:] == alone[1:]
+    assert len(mixed[0]) > len(alone[0]), "the mix is laid before the first step"
+
+
+def test_moving_a_slider_of_the_unet_encodes_no_text(toy_base: Path, lora: Path, other: Path, tmp_path: Path) -> None:
+    drawing, read = previewer(toy_base), []
+    drawing.base.te1.register_forward_pre_hook(lambda *_: read.append(1))
+    unet_only = tmp_path / "unet.safetensors"
+    write(unet_only, layers_of(other, "lora_unet_"), {})
+
+    def encoded(*loras: LoraChoice) -> int:
+        read.clear()
+        drawing.picture(replace(ASKED, negative="a dog", steps=1, loras=loras))
+        return len(read)
+
+    assert encoded() == 2, "a prompt and a negative prompt"
+    assert [encoded(LoraChoice(lora, unet, 0.0)) for unet in (0.5, 1.0, 0.0)] == [0, 0, 0]
+    assert [encoded(LoraChoice(lora, unet, 0.7)) for unet in (0.5, 1.0, 0.0)] == [2, 0, 0]
+    assert [encoded(LoraChoice(unet_only, both, both)) for both in (0.5, 1.0)] == [0, 0], "it changes no encoder"
+    assert encoded(LoraChoice(lora, 0.5, 0.7)) == 0, "the mix of before is still known"
+
+
+def theirs_in_steps(folder: Path, asked: Request, weights: list[list[float]]) -> torch.Tensor:
+    """diffusers' picture whose adapters have other weights in each step, in the U-Net alone."""
+    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    names = [f"lora{number}" for number in range(len(asked.loras))]
+    for name, choice in zip(names, asked.loras, strict=True):
+        pipeline.load_lora_weights(choice.path, adapter_name=name)
+
+    def set_weights(step: int) -> None:
+        if step < len(weights):
+            each = [{"unet": weight, "text_encoder": 0.0, "text_encoder_2": 0.0} for weight in weights[step]]
+            pipeline.set_adapters(names, each)
+
+    def after(_: Any, step: int, __: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        set_weights(step + 1)
+        return kwargs
+
+    set_weights(0)
+    drawn = pipeline(
+        asked.prompt, num_inference_steps=asked.steps, guidance_scale=asked.cfg, width=asked.width, height=asked.height,
+        latents=first_noise((asked.seed,), asked.height, asked.width), callback_on_step_end=after,
+    )  # fmt: skip
+    return torch.from_numpy(np.array(drawn.images[0], dtype=np.float32))
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
+def test_a_lora_in_a_share_of_the_steps_gives_diffusers_picture(toy_base: Path, lora: Path, other: Path) -> None:
+    loras = (LoraChoice(lora, 0.7, 0.0).with_parts("@steps=0-0.5"), LoraChoice(other, 1.0, 0.0).with_parts("@steps=0.25-0.75"))
+    asked, drawing = replace(ASKED, loras=loras), previewer(toy_base)
+    got = torch.from_numpy(np.array(drawing.picture(asked), dtype=np.float32))
+    expected = theirs_in_steps(toy_base, asked, [[0.7, 0.0], [0.7, 1.0], [0.0, 1.0], [0.0, 0.0]])
+    assert furthest(got, expected) <= 1
+    whole = replace(asked, loras=tuple(choice.with_parts("") for choice in loras))
+    assert furthest(got, torch.from_numpy(np.array(drawing.picture(whole), dtype=np.float32))) > 20
+
+
+def test_the_prompt_is_read_with_a_lora_that_begins_later(toy_base: Path, lora: Path) -> None:
+    """Its text encoders' weight counts from the first step, as it is the prompt that they read."""
+    drawing = previewer(toy_base)
+    late = LoraChoice(lora, 0.0, 1.0).with_parts("@steps=0.5-1")
+    assert (
+        drawing.picture(replace(ASKED, loras=(late,))).tobytes()
+        == drawing.picture(replace(ASKED, loras=(LoraChoice(lora, 0.0, 1.0),))).tobytes()
+        != drawing.picture(ASKED).tobytes()
+    )
+
+
+def test_blocks_of_a_lora_are_drawn_with(toy_base: Path, lora: Path, tmp_path: Path) -> None:
+    """The style's block alone draws what a file does that holds that block alone."""
+    style, drawing = tmp_path / "style.safetensors", previewer(toy_base)
+    write(style, layers_of(lora, "lora_unet_output_blocks_1_1_"), {})
+    got = drawing.picture(replace(ASKED, loras=(LoraChoice(lora, 0.8, 0.0).with_parts("@style"),)))
+    assert got.tobytes() == drawing.picture(replace(ASKED, loras=(LoraChoice(style, 0.8, 0.0),))).tobytes()
+    assert got.tobytes() != drawing.picture(ASKED).tobytes()
+
+
+def test_at_equal_strength_a_strong_and_a_weak_lora_meet_in_the_middle(toy_base: Path, lora: Path, tmp_path: Path) -> None:
+    """Of one file and the same five times as strong, each becomes sqrt 5 times the weak one, whatever its slider says."""
+    strong, drawing = tmp_path / "strong.safetensors", previewer(toy_base)
+    write(strong, {name: replace(layer, alpha=5 * layer.alpha) for name, layer in layers_of(lora, "").items()}, {})
+    loras = (LoraChoice(lora, 0.6, 0.0), LoraChoice(strong, -0.1, 0.0))
+    got = drawing.picture(replace(ASKED, loras=loras, equal_strength=True))
+    expected = drawing.picture(replace(ASKED, loras=(LoraChoice(lora, (0.6 - 0.1) * 5**0.5, 0.0),)))
+    assert abs(np.array(got, dtype=int) - np.array(expected, dtype=int)).max() <= 1
+    assert got.tobytes() != drawing.picture(replace(ASKED, loras=loras)).tobytes()

@@ -56,7 +56,7 @@ def test_a_column_has_one_seed_and_one_prompt(brush: Brush, lora: Path) -> None:
 
 def test_the_trigger_word_is_kept_from_the_base(brush: Brush, lora: Path) -> None:
     plain = LoraFile.read(lora)
-    write(lora, plain.layers, {**plain.metadata, "modelspec.trigger_phrase": "vellorn"})
+    write(lora, plain.factors, {**plain.metadata, "modelspec.trigger_phrase": "vellorn"})
     list(draw_sheet(brush, lora))
     prompts = module.PROMPTS["sdxl"]
     assert tuple(asked.prompt for asked in brush.asked[:8]) == prompts
@@ -65,7 +65,7 @@ def test_the_trigger_word_is_kept_from_the_base(brush: Brush, lora: Path) -> Non
 
 def test_brackets_in_a_trigger_word_are_meant(brush: Brush, lora: Path) -> None:
     plain = LoraFile.read(lora)
-    write(lora, plain.layers, {**plain.metadata, "modelspec.trigger_phrase": "artist_(style)"})
+    write(lora, plain.factors, {**plain.metadata, "modelspec.trigger_phrase": "artist_(style)"})
     list(draw_sheet(brush, lora))
     assert {asked.prompt.partition(", ")[0] for asked in brush.asked[8:]} == {r"artist_\(style\)"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import subprocess
@@ -26,10 +27,10 @@ SMALL = Request(prompt="a red house", seed=3, steps=2, width=64, height=64)
 class FakePreviewer:
     """Draws a plain picture in two steps."""
 
-    def draw(self, request: Request) -> Iterator[Drawn]:
+    def draw(self, request: Request, live: bool = False) -> Iterator[Drawn]:
         if request.loras:
             raise LoraFileError(f"There is no LoRA file {request.loras[0].path}.")
-        yield Drawn(1, 2)
+        yield Drawn(1, 2, glimpse=Image.new("RGB", (1, 1), (9, 8, 7)) if live else None)
         yield Drawn(2, 2, Image.new("RGB", (8, 8), (1, 2, 3)))
 
     def remarks(self, loras: Sequence[LoraChoice], prediction: str, cache: Path) -> list[Remark]:
@@ -71,6 +72,14 @@ def test_a_picture_comes_in_steps_with_its_recipe(tmp_path: Path) -> None:
         assert "Seed: 3" in picture.info["parameters"]
 
 
+def test_a_live_drawing_shows_what_becomes_of_it(tmp_path: Path) -> None:
+    asked = {**json.loads(drawing(tmp_path / "a.png")), "live": True}
+    first, second, _ = serve([json.dumps(asked)], studio([]))
+    with Image.open(io.BytesIO(base64.b64decode(first["glimpse"]))) as seen:
+        assert (seen.format, seen.getpixel((0, 0))) == ("PNG", (9, 8, 7))
+    assert "glimpse" not in second
+
+
 def test_the_base_stays_loaded_until_another_is_wanted(tmp_path: Path) -> None:
     loaded: list[str] = []
     list(serve([drawing(tmp_path / "a.png", base) for base in ("a", "a", "b", "a")], studio(loaded)))
@@ -102,7 +111,7 @@ def test_what_is_no_request_is_answered(line: str) -> None:
 
 
 def test_a_fault_of_ours_is_not_called_a_wrong_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FakePreviewer, "draw", lambda self, request: request.no_such_thing)
+    monkeypatch.setattr(FakePreviewer, "draw", lambda self, request, live: request.no_such_thing)
     with pytest.raises(AttributeError, match="no_such_thing"):
         list(serve([drawing(tmp_path / "a.png")], studio([])))
 

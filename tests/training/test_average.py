@@ -75,7 +75,7 @@ def test_the_lora_is_the_average_and_it_is_resumed_exactly(toy_base: Path, datas
     assert all(torch.equal(matrix, files["broken"][name]) for name, matrix in files["alone"].items())
     assert any(not torch.equal(matrix, files["plain"][name]) for name, matrix in files["alone"].items())
     kept = load_file(alone.checkpoints / "000006" / "average.safetensors")
-    layers = LoraFile.read(alone.lora).layers
+    layers = LoraFile.read(alone.lora).factors
     assert all(torch.equal(layers[name.rpartition(".")[0]].down, m.half()) for name, m in kept.items() if name.endswith("down"))
     trained = load_file(alone.checkpoints / "000006" / "adapter.safetensors")
     base = load_file(plain.checkpoints / "000006" / "adapter.safetensors")

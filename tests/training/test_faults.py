@@ -105,7 +105,7 @@ class _File:
 
 def content(run: Run) -> dict[str, tuple[float, bytes, bytes]]:
     """Everything the LoRA holds, bit for bit."""
-    layers = LoraFile.read(run.lora).layers
+    layers = LoraFile.read(run.lora).factors
     return {name: (x.alpha, x.down.numpy().tobytes(), x.up.numpy().tobytes()) for name, x in layers.items()}
 
 

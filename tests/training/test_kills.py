@@ -49,7 +49,7 @@ CAPTION = {"te1_lr": 0, "te2_lr": 0, "wildcards": True, "tag_dropout": 0.2}
 
 def content(run: Run) -> dict[str, tuple[float, bytes, bytes]]:
     """Everything the LoRA holds, bit for bit."""
-    layers = LoraFile.read(run.lora).layers
+    layers = LoraFile.read(run.lora).factors
     return {name: (x.alpha, x.down.numpy().tobytes(), x.up.numpy().tobytes()) for name, x in layers.items()}
 
 

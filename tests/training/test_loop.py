@@ -163,7 +163,7 @@ def test_only_the_lora_could_be_trained(story: Story) -> None:
 
 
 def test_rank_and_alpha_in_the_file_are_the_settings(story: Story) -> None:
-    assert {(layer.rank, layer.alpha) for layer in LoraFile.read(story.run.lora).layers.values()} == {(3, 1.5)}
+    assert {(layer.rank, layer.alpha) for layer in LoraFile.read(story.run.lora).factors.values()} == {(3, 1.5)}
 
 
 def test_a_part_with_rate_zero_is_left_out_of_the_file(toy_base: Path, dataset: Path, home: Home, tmp_path: Path) -> None:

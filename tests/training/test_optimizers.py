@@ -212,7 +212,7 @@ def test_the_lora_and_the_samples_are_of_the_average(
     assert drawn_with == [False] * 6, "two prompts at three moments"
     ((adapter, optimizer),) = made
     trained_on = copied(adapter)
-    layers = LoraFile.read(run.lora).layers
+    layers = LoraFile.read(run.lora).factors
     with averaged(optimizer):
         assert all(torch.equal(layers[name].down, layer.down.half()) for name, layer in adapter.factors().items())
         assert all(torch.equal(layers[name].up, layer.up.half()) for name, layer in adapter.factors().items())

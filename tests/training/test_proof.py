@@ -18,8 +18,9 @@ from trainer.lora import file, sidecar
 from trainer.lora.adapter import Adapter, ranks
 from trainer.lora.file import Factors, LoraFile
 from trainer.lora.keys import component_of, file_name
-from trainer.lora.mix import Canvas, Weighted
+from trainer.lora.mix import Canvas
 from trainer.lora.shape import Shape
+from trainer.lora.weights import Weighted
 from trainer.sdxl.base import Base, load_base
 from trainer.sdxl.quantise import quantise
 from trainer.settings import Packing
@@ -135,7 +136,7 @@ def test_every_kind_of_lora_is_trained_proved_and_mixed(
         file_name(part, path): rank for part, model in trained.items() for path, rank in ranks(part, model, shape).items()
     }
     assert {name: factors.rank for name, factors in lora.layers.items()} == wanted
-    assert {round(factors.alpha, 5) for factors in lora.layers.values()} == {round(shape.file_alpha, 5)}
+    assert {round(factors.alpha, 5) for factors in lora.factors.values()} == {round(shape.file_alpha, 5)}
     assert min(factors.size() for factors in lora.layers.values()) > 0
     before = {component: answer(component, model) for component, model in base.parts.items()}
     Canvas(base.parts, base.version).lay([Weighted(lora, 1.0, 1.0)])

@@ -124,7 +124,7 @@ def test_a_checkpoint_that_was_asked_for_is_written_once(
     ]  # fmt: skip
     early = LoraFile.read(run.checkpoints / "000001" / "run-000001.safetensors")
     assert early.metadata["ss_steps"] == "1"
-    assert any(layer.up.any() for layer in early.layers.values()), "a checkpoint is a LoRA that works elsewhere"
+    assert any(layer.up.any() for layer in early.factors.values()), "a checkpoint is a LoRA that works elsewhere"
     assert same(matrices(run), alone)
 
 

@@ -26,7 +26,8 @@ from trainer.tensorfile import read_header
 _TOKENIZER = {"model_max_length": 77, "pad_token": "<|endoftext|>"}
 """Both encoders read one vocabulary; the second pads with id 0, which is "!"."""
 
-_THIRDS: dict[How, int] = {"first third": 0, "second third": 1, "last third": 2}
+THIRDS: dict[How, int] = {"first third": 0, "second third": 1, "last third": 2}
+"""Which of a tensor's three."""
 
 
 def empty(configs: Path) -> Models:
@@ -60,8 +61,8 @@ def weights_in(file: Path) -> Iterator[tuple[Part, str, torch.Tensor]]:
 
 
 def _taken(tensor: torch.Tensor, how: How) -> torch.Tensor:
-    if how in _THIRDS:
-        return tensor.chunk(3)[_THIRDS[how]]
+    if how in THIRDS:
+        return tensor.chunk(3)[THIRDS[how]]
     if how == "transposed":
         return tensor.T.contiguous()
     return tensor.flatten(1) if how == "without its window" else tensor

@@ -45,6 +45,22 @@ _LAYERS = {
 }
 """The same for layers of a block, by its kind; the others are called alike."""
 
+_OUTER = {
+    "conv_in": "input_blocks_0_0",
+    "time_embedding.linear_1": "time_embed_0",
+    "time_embedding.linear_2": "time_embed_2",
+    "add_embedding.linear_1": "label_emb_0_0",
+    "add_embedding.linear_2": "label_emb_0_2",
+    "conv_out": "out_2",
+}
+"""The same for the layers outside the blocks: Impasto trains none of them, other trainers do."""
+
+_FLAT = {ours.replace(".", "_"): (theirs, _LAYERS.get(ours.split(".")[-2], {})) for ours, theirs in _BLOCKS.items()}
+_FLAT_OUTER = {ours.replace(".", "_"): theirs for ours, theirs in _OUTER.items()}
+_THEIRS = re.compile(rf"({'|'.join(_BLOCKS.values())})_\w|({'|'.join(_OUTER.values())})$")
+_OURS = re.compile(rf"({'|'.join(_FLAT)})_(\w+)$")
+_ENCODER = re.compile(r"(?:text_model_)?(encoder_layers_\d+_(?:self_attn_(?:q|k|v|out)_proj|mlp_fc[12]))$")
+
 _TEXT: dict[Targets, re.Pattern[str]] = {
     "attention": re.compile(r"\.self_attn\.(q_proj|k_proj|v_proj|out_proj)$"),
     "transformer": re.compile(r"\.mlp\.fc[12]$"),
@@ -72,19 +88,45 @@ def slides(path: str) -> bool:
 
 
 def file_name(component: Component, path: str) -> str:
-    """The name in the file, without `.lora_down.weight` and its like. Raises `ValueError` for a block SDXL has not."""
-    if component != "unet":
-        return f"lora_{component}_text_model_{path.removeprefix('text_model.').replace('.', '_')}"
-    for ours, theirs in _BLOCKS.items():
-        if path.startswith(f"{ours}."):
-            kind, layer = ours.split(".")[-2], path[len(ours) + 1 :]
-            return f"lora_unet_{theirs}_{_LAYERS.get(kind, {}).get(layer, layer).replace('.', '_')}"
+    """The name in the file, without `.lora_down.weight` and its like. Raises `ValueError` for a module SDXL has not."""
+    if name := named(component, path.replace(".", "_")):
+        return name
     raise ValueError(f"no SDXL block has a module {path}")
 
 
+def named(component: Component, flat: str) -> str | None:
+    """The name in the file of a module by its path with underscores for dots, in diffusers' spelling or in SGM's.
+
+    None if SDXL has no such block. Whether the block has such a layer, a base alone can tell.
+    """
+    if component != "unet":
+        if found := _ENCODER.match(flat):
+            return f"lora_{component}_text_model_{found[1]}"
+        return "lora_te2_text_projection" if (component, flat) == ("te2", "text_projection") else None
+    if found := _OURS.match(flat):
+        block, layers = _FLAT[found[1]]
+        return f"lora_unet_{block}_{layers.get(found[2], found[2])}"
+    if _THEIRS.match(flat):
+        return f"lora_unet_{flat}"
+    return f"lora_unet_{_FLAT_OUTER[flat]}" if flat in _FLAT_OUTER else None
+
+
+def window_of(name: str) -> tuple[int, ...]:
+    """The window of a module of that name: (3, 3) or (1, 1) for a convolution, () for a linear layer."""
+    if name.endswith("_skip_connection"):
+        return (1, 1)
+    three = ("_in_layers_2", "_out_layers_3", "_op", "_2_conv", "lora_unet_input_blocks_0_0", "lora_unet_out_2")
+    return (3, 3) if name.startswith("lora_unet_") and name.endswith(three) else ()
+
+
 def table(component: Component, paths: Iterable[str]) -> dict[str, str]:
-    """Name in the file -> module path, for the layers that LoRAs adapt among a model's `paths`."""
-    return {file_name(component, path): path for path in paths if least_targets(component, path)}
+    """Name in the file -> module path, for the layers among a model's `paths` that a LoRA of any trainer may adapt."""
+    return {file_name(component, path): path for path in paths if least_targets(component, path) or _elsewhere(component, path)}
+
+
+def _elsewhere(component: Component, path: str) -> bool:
+    """Whether a module is one that other trainers adapt, and Impasto does not."""
+    return path in _OUTER if component == "unet" else (component, path) == ("te2", "text_projection")
 
 
 def component_of(name: str) -> Component | None:

@@ -11,13 +11,10 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from trainer.lora.keys import Component, least_targets, slides
-from trainer.settings import Settings, Targets, block_numbers
+from trainer.settings import STYLE_BLOCK, Settings, Targets, block_numbers
 
 _WIDER: tuple[Targets, ...] = get_args(Targets)
 """Each takes what the ones before it take."""
-
-STYLE_BLOCK = "up_blocks.0.attentions.1"
-"""The block that carries most of a style in SDXL (B-LoRA, arXiv 2403.14572)."""
 
 
 @dataclass(frozen=True)
@@ -72,22 +69,22 @@ class Shape:
             return 0
         if component != "unet":
             return self.rank
-        if self.style_blocks_only and not _within(STYLE_BLOCK, path):
+        if self.style_blocks_only and not within(STYLE_BLOCK, path):
             return 0
-        rank = round(_of_block(self.block_ranks, path, self.rank))
+        rank = round(number_of(self.block_ranks, path, self.rank))
         return self.conv_rank if rank and self.conv_rank and slides(path) else rank
 
     def rate_of(self, component: Component, path: str) -> float:
         """What the learning rate of its part is multiplied by for a module."""
-        return _of_block(self.block_rates, path, 1.0) if component == "unet" else 1.0
+        return number_of(self.block_rates, path, 1.0) if component == "unet" else 1.0
 
 
-def _within(block: str, path: str) -> bool:
+def within(block: str, path: str) -> bool:
     """Whether a module lies in a block, or is it."""
     return f"{path}.".startswith(f"{block}.")
 
 
-def _of_block(numbers: Mapping[str, float], path: str, otherwise: float) -> float:
+def number_of(numbers: Mapping[str, float], path: str, otherwise: float) -> float:
     """The number of the smallest block around a module."""
-    around = [block for block in numbers if _within(block, path)]
+    around = [block for block in numbers if within(block, path)]
     return numbers[max(around, key=len)] if around else otherwise

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
@@ -53,14 +55,25 @@ def write(lora: Path, card: Card, picture: Path | None) -> None:
         _write_picture(lora.with_suffix(".png"), picture)
 
 
+def revise(lora: Path, fields: Mapping[str, str | float]) -> None:
+    """Set fields of the file beside `lora`, if there is one. Raises `StorageError`."""
+    path = lora.with_suffix(".json")
+    if fields and path.is_file():
+        _merge_fields(path, lambda there: {**there, **fields})
+
+
 def _write_fields(path: Path, card: Card) -> None:
+    _merge_fields(path, lambda there: {**card.fields(), **there})
+
+
+def _merge_fields(path: Path, merged: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     with storing(path):
         try:
             there = json.loads(path.read_text(encoding="utf-8-sig")) if path.exists() else {}
         except ValueError:
             return  # a person's file with a slip in it is still theirs
         if isinstance(there, dict):
-            text = json.dumps({**card.fields(), **there}, ensure_ascii=False, indent=2)
+            text = json.dumps(merged(there), ensure_ascii=False, indent=2)
             write_atomically(path, f"{text}\n".encode())
 
 

@@ -1,14 +1,16 @@
 """A warm base that draws requests: lays the mix on, reads the prompt, samples, decodes.
 
-Prompts are encoded once per mix of the text encoders; LoRA files are read once per change on disk. On a card without room
-for the whole base only the U-Net stays there: text encoders and VAE come when they are needed and go again.
+Prompts are encoded once per mix of the text encoders; LoRA files are read once per change on disk. A LoRA that counts in a
+share of the steps alone is laid on the U-Net, and taken off, between two steps. On a card without room for the whole base only
+the U-Net stays there: text encoders and VAE come when they are needed and go again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,12 +23,16 @@ from trainer.bases.origin import Remark
 from trainer.bases.source import Facts
 from trainer.errors import DrawingError
 from trainer.lora.file import LoraFile
-from trainer.lora.mix import Canvas, Weighted
+from trainer.lora.keys import component_of
+from trainer.lora.mix import Canvas
+from trainer.lora.weights import Weighted, equalising
+from trainer.preview.kept import Kept
 from trainer.recipe import LoraChoice, Request
 from trainer.sdxl.base import Base, load_base
 from trainer.sdxl.device import best_device, drawing_dtype, free_bytes, out_of_memory
+from trainer.sdxl.glimpse import fit, glimpse
 from trainer.sdxl.memory import DrawingNeeds, DrawingSizes, way_to_draw
-from trainer.sdxl.sampler import Sampling, sample, to_picture
+from trainer.sdxl.sampler import Sampling, steps, to_picture
 from trainer.sdxl.text import TextFeatures, aligned, encode_prompt, unconditional
 from trainer.settings import Prediction
 
@@ -37,13 +43,18 @@ ROOMY = 9 * 2**30
 """With so much free a card holds all of SDXL in float16 (6.6 GiB), `ROOM` and the reserve."""
 
 
+FileKey = tuple[Path, int, int]
+"""A version of a file: its path, when it was written, and its size."""
+
+
 @dataclass(frozen=True)
 class Drawn:
-    """One step of a drawing; `picture` is there after the last one."""
+    """One step of a drawing; `picture` is there after the last one, `glimpse` an eighth of its size if the drawing is live."""
 
     step: int
     steps: int
     picture: Image.Image | None = None
+    glimpse: Image.Image | None = None
 
 
 def way_for(base: Base, device: torch.device) -> DrawingNeeds:
@@ -80,8 +91,9 @@ class Previewer:
         for visitor in (base.te1, base.te2, base.vae):
             visitor.to(self._home)
         base.unet.to(self._device)
-        self._files: dict[tuple[Path, int, int], LoraFile] = {}
-        self._texts: dict[tuple[str, tuple[tuple[Path, float], ...]], TextFeatures] = {}
+        self._files = Kept[FileKey, LoraFile](most=16)
+        self._sizes = Kept[FileKey, float](most=256)
+        self._texts = Kept[tuple[str, tuple[tuple[FileKey, float], ...]], TextFeatures](most=256)
 
     @classmethod
     def load(cls, source: str | Facts) -> Previewer:
@@ -94,28 +106,37 @@ class Previewer:
         """The LoRA file, from memory unless it has changed. Raises `LoraFileError`."""
         if not path.is_file():
             return LoraFile.read(path)  # which says that it is not there
-        status = path.stat()
-        key = (path.resolve(), status.st_mtime_ns, status.st_size)
-        if key not in self._files:
-            self._files = {kept: lora for kept, lora in self._files.items() if kept[0] != key[0]}
-            self._files[key] = LoraFile.read(path)
-            self._texts.clear()
-        return self._files[key]
+        return self._files.get(_key(path), partial(LoraFile.read, path))
 
-    def lay(self, loras: Sequence[LoraChoice]) -> None:
-        """Make the base's weights those of this mix. Raises `LoraFileError`."""
-        self._canvas.lay([Weighted(self.read(choice.path), choice.unet, choice.text) for choice in loras])
+    def lay(self, loras: Sequence[LoraChoice], equal_strength: bool = False) -> None:
+        """Make the base's weights those of this mix, as in steps that have all of it. Raises `LoraFileError`, `UsageError`."""
+        self._canvas.lay(self._mix(loras, equal_strength))
+
+    def _mix(self, loras: Sequence[LoraChoice], equal_strength: bool) -> list[Weighted]:
+        """The files with their weights. Raises `LoraFileError`."""
+        files = [self.read(choice.path) for choice in loras]
+        factors = [1.0] * len(files)
+        if equal_strength:
+            sized = zip(loras, files, strict=True)
+            factors = equalising([self._sizes.get(_key(one.path), partial(self._canvas.size, file)) for one, file in sized])
+        return [
+            Weighted(file, choice.unet * factor, choice.text, dict(choice.blocks))
+            for choice, file, factor in zip(loras, files, factors, strict=True)
+        ]
 
     def remarks(self, loras: Sequence[LoraChoice], prediction: Literal["auto", Prediction], cache: Path) -> list[Remark]:
         """What to say of these LoRAs on this base, which may be read once for it. Raises `LoraFileError`."""
         facts = self.base.facts.overruled("auto", prediction)
-        heard = [choice.path for choice in loras if choice.unet or choice.text]
+        heard = [choice.path for choice in loras if choice.heard]
         return remarks(facts, [(path.stem, self.read(path).metadata) for path in heard], cache)
 
-    def draw(self, request: Request) -> Iterator[Drawn]:
-        """Yield after every step; the last one carries the picture. Raises `LoraFileError`, `DrawingError`."""
+    def draw(self, request: Request, live: bool = False) -> Iterator[Drawn]:
+        """Yield after every step; the last one carries the picture. Closed, it draws no further.
+
+        Raises `LoraFileError`, `DrawingError`.
+        """
         try:
-            yield from self._draw(request)
+            yield from self._draw(request, live)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -130,30 +151,37 @@ class Previewer:
         assert last.picture is not None
         return last.picture
 
-    def _draw(self, request: Request) -> Iterator[Drawn]:
-        self.lay(request.loras)
+    def _draw(self, request: Request, live: bool) -> Iterator[Drawn]:
+        mix, here = self._mix(request.loras, request.equal_strength), _heard_in(0, request)
+        self._canvas.lay(_within(mix, here))
         prompt, negative = self._conditions(request)
-        how = Sampling(request.width, request.height, request.steps, request.cfg, (request.seed,))
-        base = self.base.predicting(request.prediction)
-        for step, latents in enumerate(sample(base, prompt, negative, how), start=1):
-            picture = None
-            if step == request.steps:
+        how = Sampling(request.width, request.height, request.steps, request.cfg, (request.seed,), request.sampler)
+        drawing = steps(self.base.predicting(request.prediction), prompt, negative, how)
+        for step in range(request.steps):
+            if here != _heard_in(step, request):
+                here = _heard_in(step, request)
+                self._canvas.lay(_within(mix, here))
+            made, picture = next(drawing), None
+            if step + 1 == request.steps:
                 with self._visit(self.base.vae):
-                    picture = to_picture(self.base.decode(latents)[0])
-            yield Drawn(step, request.steps, picture)
+                    picture = to_picture(self.base.decode(made.latents)[0])
+            yield Drawn(step + 1, request.steps, picture, glimpse(self._colours, made.clean[0]) if live else None)
+
+    @cached_property
+    def _colours(self) -> torch.Tensor:
+        """What latents look like, for live pictures."""
+        with self._visit(self.base.vae):
+            return fit(self.base.vae)
 
     def _conditions(self, request: Request) -> tuple[TextFeatures, TextFeatures]:
-        """What the prompt says and what the negative prompt says, of one length; each is encoded once."""
-        mix = tuple((lora.path.resolve(), lora.text) for lora in request.loras if lora.text)
+        """What the prompt says and what the negative prompt says, of one length; each is encoded once per mix."""
+        speaking = [choice for choice in request.loras if choice.text and _speaks(self.read(choice.path))]
+        mix = tuple((_key(choice.path), choice.text) for choice in speaking)
         asked = [request.prompt, *([request.negative] if request.negative else [])]
-        fresh = [prompt for prompt in asked if (prompt, mix) not in self._texts]
-        if fresh:
-            if len(self._texts) >= 256:
-                self._texts.clear()
-                fresh = asked
-            with torch.no_grad(), self._visit(self.base.te1, self.base.te2):
-                self._texts.update({(prompt, mix): encode_prompt(self.base, [prompt]) for prompt in fresh})
-        prompt, *negative = aligned([self._texts[prompt, mix] for prompt in asked])
+        fresh = any((prompt, mix) not in self._texts for prompt in asked)
+        with torch.no_grad(), self._visit(*((self.base.te1, self.base.te2) if fresh else ())):
+            said = [self._texts.get((prompt, mix), partial(encode_prompt, self.base, [prompt])) for prompt in asked]
+        prompt, *negative = aligned(said)
         return prompt, negative[0] if negative else unconditional(prompt)
 
     @contextmanager
@@ -166,3 +194,24 @@ class Previewer:
         finally:
             for model in models:
                 model.to(self._home)
+
+
+def _key(path: Path) -> FileKey:
+    """The version of a file that lies there now."""
+    status = path.stat()
+    return path.resolve(), status.st_mtime_ns, status.st_size
+
+
+def _speaks(lora: LoraFile) -> bool:
+    """Whether it changes the text encoders."""
+    return any(component_of(name) != "unet" for name in lora.layers)
+
+
+def _heard_in(step: int, request: Request) -> list[bool]:
+    """Which of the LoRAs the U-Net has in a step."""
+    return [choice.in_step(step, request.steps) for choice in request.loras]
+
+
+def _within(mix: Sequence[Weighted], here: Sequence[bool]) -> list[Weighted]:
+    """The mix in a step: what is not there has no weight in the U-Net; the prompt was read before."""
+    return [part if there else replace(part, unet=0.0) for part, there in zip(mix, here, strict=True)]

@@ -5,7 +5,8 @@
     {"do": "quit"}
 
     {"is": "fetch", "done": BYTES, "total": BYTES}    while a base comes from the Hub
-    {"is": "step", "done": 3, "total": 20}    as often as there is something to tell
+    {"is": "step", "done": 3, "total": 20}    as often as there is something to tell; a drawing that is asked for with
+                                              "live": true has "glimpse": a small PNG in base64
     {"is": "done", "out": PNG, "remarks": […]}  or  {"is": "error", "message": SENTENCE}   once for each request
 
 The base stays loaded between requests. The process ends when stdin does; a fault of ours ends it too, with a traceback on
@@ -14,6 +15,8 @@ stderr. Knows nothing of the page.
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import sys
@@ -22,6 +25,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from trainer.bases import hub
 from trainer.bases.origin import Remark
@@ -61,8 +66,9 @@ class Studio:
     def _draw(self, asked: Mapping[str, Any]) -> Iterator[Answer]:
         yield from self._fetch(asked["base"])
         request, out, previewer = Request.from_json(asked["request"]), Path(asked["out"]), self.previewer(asked["base"])
-        for drawn in previewer.draw(request):
-            yield {"is": "step", "done": drawn.step, "total": drawn.steps}
+        for drawn in previewer.draw(request, asked.get("live", False)):
+            seen = {"glimpse": _in_text(drawn.glimpse)} if drawn.glimpse else {}
+            yield {"is": "step", "done": drawn.step, "total": drawn.steps, **seen}
             if drawn.picture:
                 write_png(out, drawn.picture, infotext(request, asked["base"]))
         yield self._done(asked, previewer.remarks(request.loras, request.prediction, Path(asked["cache"])))
@@ -79,6 +85,12 @@ class Studio:
     @staticmethod
     def _done(asked: Mapping[str, Any], remarks: Sequence[Remark]) -> Answer:
         return {"is": "done", "out": asked["out"], "remarks": [asdict(remark) for remark in remarks]}
+
+
+def _in_text(picture: Image.Image) -> str:
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    return base64.b64encode(content.getvalue()).decode("ascii")
 
 
 def fetched(source: str) -> Iterator[Answer]:

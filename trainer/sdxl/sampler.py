@@ -1,6 +1,7 @@
-"""Noise -> latents, as a generator of steps: Euler's method with classifier-free guidance.
+"""Noise -> latents, as a generator of steps with classifier-free guidance; closed, it stops where it is.
 
-The first noise is drawn on the CPU, so that a seed gives the same picture on every device.
+The first noise, and that of steps which draw their own, is drawn on the CPU, so that a seed gives the same picture on every
+device and beside any others.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import EulerDiscreteScheduler
 from PIL import Image
 
+from trainer.recipe import Sampler
 from trainer.sdxl.base import Base
+from trainer.sdxl.samplers import clean, scheduler_for, step_noise
 from trainer.sdxl.text import TextFeatures
 
 
@@ -25,6 +27,15 @@ class Sampling:
     steps: int
     cfg: float
     seeds: tuple[int, ...]
+    sampler: Sampler = "Euler"
+
+
+@dataclass(frozen=True)
+class Step:
+    """Scaled latents (n, 4, h/8, w/8), float32, after a step, and what they would be without their noise."""
+
+    latents: torch.Tensor
+    clean: torch.Tensor
 
 
 def first_noise(seeds: Sequence[int], height: int, width: int) -> torch.Tensor:
@@ -33,26 +44,32 @@ def first_noise(seeds: Sequence[int], height: int, width: int) -> torch.Tensor:
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
-@torch.no_grad()
 def sample(base: Base, prompt: TextFeatures, negative: TextFeatures, how: Sampling) -> Iterator[torch.Tensor]:
     """Yield the scaled latents (n, 4, h/8, w/8), float32, after each step."""
-    scheduler = EulerDiscreteScheduler.from_config(base.scheduler)
-    scheduler.set_timesteps(how.steps, device=base.device)
+    return (step.latents for step in steps(base, prompt, negative, how))
+
+
+@torch.no_grad()
+def steps(base: Base, prompt: TextFeatures, negative: TextFeatures, how: Sampling) -> Iterator[Step]:
+    """Yield after each of `how.steps` steps."""
+    scheduler = scheduler_for(how.sampler, base.scheduler, how.steps, base.device)
     latents = first_noise(how.seeds, how.height, how.width).to(base.device) * scheduler.init_noise_sigma
     guided = how.cfg > 1
     context = torch.cat([negative.context, prompt.context]) if guided else prompt.context
     pooled = torch.cat([negative.pooled, prompt.pooled]) if guided else prompt.pooled
     ids = torch.tensor([[how.height, how.width, 0, 0, how.height, how.width]] * len(pooled), dtype=torch.float32)
     conditions = {"text_embeds": pooled, "time_ids": ids.to(base.device)}
-    for time in scheduler.timesteps:
+    for number, time in enumerate(scheduler.timesteps, start=1):
         rows = torch.cat([latents, latents]) if guided else latents
         rows = scheduler.scale_model_input(rows, time).to(base.unet.dtype)
         made = base.unet(rows, time, context, added_cond_kwargs=conditions).sample.float()
         if guided:
             without, with_prompt = made.chunk(2)
             made = without + how.cfg * (with_prompt - without)
-        latents = scheduler.step(made, time, latents).prev_sample
-        yield latents
+        stepped = scheduler.step(made, time, latents, **step_noise(how.sampler, how.seeds, number))
+        latents = stepped.prev_sample
+        if number % scheduler.order == 0 or number == len(scheduler.timesteps):  # Heun's steps are two, but for the last
+            yield Step(latents, clean(scheduler, stepped))
 
 
 def to_picture(pixels: torch.Tensor) -> Image.Image:

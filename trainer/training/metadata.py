@@ -6,8 +6,6 @@ is not as usual. Only the date differs between two files of the same run.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 from collections import Counter
@@ -15,12 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from trainer import __version__
 from trainer.bases.origin import Origin
 from trainer.lora.shape import Shape
 from trainer.lora.sidecar import Card
+from trainer.lora.thumbnail import data_url
 from trainer.settings import OptimizerName, Precision, Recompute, Settings
 from trainer.training.plan import Plan
 from trainer.training.progress import fold
@@ -28,12 +25,6 @@ from trainer.training.run import Run
 from trainer.training.shaping import SHAPING
 
 ONLY_STARTER = "Only for Impasto's starter base: it does nothing useful in SDXL."
-
-THUMBNAIL = 256
-"""Longest side in pixels of the picture in the header."""
-
-LARGEST_THUMBNAIL = 22_000
-"""Bytes of its JPEG: as text in the header it is a third longer."""
 
 OPTIMIZERS: dict[OptimizerName, str] = {
     "adamw": "torch.optim.adamw.AdamW",
@@ -195,19 +186,7 @@ def _thumbnail(run: Run) -> str:
     """The first of the newest samples as a data URL; empty if there is none."""
     samples = fold(run.events()).samples
     newest = next((run.folder / sample.path for sample in samples if sample.step == samples[-1].step), None)
-    if newest is None or not newest.is_file():
-        return ""
-    with Image.open(newest) as picture:
-        small = picture.convert("RGB")
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    content = b""
-    for quality in (85, 70, 50, 30, 10):
-        out = io.BytesIO()
-        small.save(out, "JPEG", quality=quality)
-        content = out.getvalue()
-        if len(content) <= LARGEST_THUMBNAIL:
-            break
-    return f"data:image/jpeg;base64,{base64.b64encode(content).decode('ascii')}"
+    return data_url(newest) if newest and newest.is_file() else ""
 
 
 def _of_ours(settings: Settings) -> dict[str, str]:

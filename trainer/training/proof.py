@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from trainer.errors import LoraFileError
+from trainer.lora.delta import Layer
 from trainer.lora.file import Factors, LoraFile
 from trainer.lora.keys import Component, component_of
 from trainer.sdxl.quantise import QuantisedLinear
@@ -47,8 +48,10 @@ def prove(path: Path, trained: Mapping[str, Factors], parts: Mapping[Component, 
 
     Raises `LoraFileError` if it lacks a layer, has another one, or holds other or no numbers.
     """
-    found = LoraFile.read(path).layers
-    if wrong := next((name for name in sorted({*found, *trained}) if not _same(found.get(name), trained.get(name))), None):
+    lora = LoraFile.read(path)
+    found, strange = lora.layers, [*lora.ignored, *lora.unknown]
+    others = (name for name in sorted({*found, *trained}) if not _same(found.get(name), trained.get(name)))
+    if wrong := next(iter([*strange, *others]), None):
         raise LoraFileError(f"{path} does not hold what was trained ({wrong}): check the disk, then resume the run.")
     squares: dict[Component, float] = {}
     for name, layer in found.items():
@@ -59,9 +62,9 @@ def prove(path: Path, trained: Mapping[str, Factors], parts: Mapping[Component, 
     return Proof(len(found), path.stat().st_size, share, {part: square**0.5 for part, square in squares.items()})
 
 
-def _same(found: Factors | None, trained: Factors | None) -> bool:
+def _same(found: Layer | None, trained: Factors | None) -> bool:
     """Whether a layer of the file is the trained one, rounded as a file rounds: to float16, its alpha to float32."""
-    if not found or not trained or found.alpha != torch.tensor(trained.alpha, dtype=torch.float32).item():
+    if not isinstance(found, Factors) or not trained or found.alpha != torch.tensor(trained.alpha, dtype=torch.float32).item():
         return False
     pairs = ((found.down, trained.down), (found.up, trained.up))
     return all(torch.equal(one, other.detach().to("cpu", torch.float16)) for one, other in pairs)

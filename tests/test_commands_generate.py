@@ -1,0 +1,121 @@
+"""`impasto generate`: samplers, several pictures, and a picture from another's recipe."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from trainer.home import Home
+from trainer.recipe import write_png
+
+
+def drawn(impasto: Any, base: Path, out: Path, *more: object) -> dict[str, Any]:
+    """What is told of a picture of two steps."""
+    told = impasto("generate", "a house", "--base", base, "--steps", 2, "--seed", 3, "--out", out, "--json", *more)
+    assert told.code == 0, told.err
+    result: dict[str, Any] = told.json
+    return result
+
+
+def recipe(path: Path) -> str:
+    with Image.open(path) as picture:
+        return str(picture.info["parameters"])
+
+
+def test_the_usual_sampler_is_euler(impasto: Any, toy_base: Path, tmp_path: Path) -> None:
+    usual, named, other = (tmp_path / name for name in ("a.png", "b.png", "c.png"))
+    assert drawn(impasto, toy_base, usual)["sampler"] == "Euler"
+    drawn(impasto, toy_base, named, "--sampler", "Euler")
+    assert named.read_bytes() == usual.read_bytes()
+    assert drawn(impasto, toy_base, other, "--sampler", "DPM++ 2M Karras")["sampler"] == "DPM++ 2M Karras"
+    assert "Sampler: DPM++ 2M Karras, CFG scale:" in recipe(other)
+    with Image.open(usual) as one, Image.open(other) as two:
+        assert one.tobytes() != two.tobytes()
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "Euler a"])
+def test_several_pictures_are_those_drawn_one_by_one(impasto: Any, toy_base: Path, tmp_path: Path, sampler: str) -> None:
+    told = drawn(impasto, toy_base, tmp_path / "many.png", "--count", 3, "--sampler", sampler)
+    paths = [tmp_path / f"many-{number}.png" for number in (1, 2, 3)]
+    assert told["pictures"] == [str(path) for path in paths]
+    assert (told["picture"], told["seed"]) == (str(paths[0]), 3)
+    assert not (tmp_path / "many.png").exists()
+    drawn(impasto, toy_base, tmp_path / "one.png", "--seed", 5, "--sampler", sampler)
+    assert (tmp_path / "one.png").read_bytes() == paths[2].read_bytes()
+    assert len({path.read_bytes() for path in paths}) == 3
+
+
+def test_several_pictures_for_a_person(impasto: Any, toy_base: Path, tmp_path: Path) -> None:
+    told = impasto("generate", "a", "--base", toy_base, "--steps", 1, "--count", 2, "--out", tmp_path / "a.png")
+    assert told.out.splitlines() == [str(tmp_path / "a-1.png"), str(tmp_path / "a-2.png")]
+
+
+def test_a_picture_is_drawn_again_from_its_recipe(impasto: Any, toy_base: Path, lora: Path, tmp_path: Path, home: Home) -> None:
+    first, again = tmp_path / "a.png", tmp_path / "b.png"
+    home.loras.mkdir(parents=True)
+    kept = Path(shutil.copy(lora, home.loras / lora.name))
+    parts = ("--lora", f"{kept}:0.8:0.5", "--negative", "a dog", "--size", "96x64", "--cfg", 3.5, "--sampler", "Euler a")
+    drawn(impasto, toy_base, first, *parts)
+    told = impasto("generate", "--from", first, "--base", toy_base, "--out", again, "--json")
+    assert told.code == 0, told.err
+    assert again.read_bytes() == first.read_bytes()
+    changed = impasto("generate", "--from", first, "--base", toy_base, "--out", again, "--json", "--seed", 4, "--cfg", 2).json
+    assert (changed["seed"], changed["cfg"], changed["negative"], changed["sampler"]) == (4, 2, "a dog", "Euler a")
+
+
+def test_the_base_of_a_recipe_is_found_among_the_bases(impasto: Any, toy_base: Path, tmp_path: Path, home: Home) -> None:
+    shutil.copytree(toy_base, home.bases / "oil")
+    drawn(impasto, home.bases / "oil", tmp_path / "a.png")
+    assert impasto("generate", "--from", tmp_path / "a.png", "--out", tmp_path / "b.png", "--json").code == 0
+    assert (tmp_path / "b.png").read_bytes() == (tmp_path / "a.png").read_bytes()
+    shutil.rmtree(home.bases / "oil")
+    told = impasto("generate", "--from", tmp_path / "a.png", "--out", tmp_path / "c.png")
+    assert (told.code, "drawn on oil, which is not among your bases" in told.sentence) == (2, True)
+
+
+def test_a_picture_of_a1111s_is_drawn_from(impasto: Any, toy_base: Path, tmp_path: Path) -> None:
+    text = (
+        "a fox, (red:1.2)\nNegative prompt: dog\n"
+        "Steps: 2, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 5, Seed: 8, Size: 64x96, Model hash: 31e35c80fc, "
+        "Model: sd_xl_base_1.0, Version: v1.10.1"
+    )
+    write_png(tmp_path / "theirs.png", Image.new("RGB", (64, 96)), text)
+    told = impasto("generate", "--from", tmp_path / "theirs.png", "--base", toy_base, "--out", tmp_path / "a.png", "--json")
+    wanted = {
+        "prompt": "a fox, (red:1.2)",
+        "negative": "dog",
+        "steps": 2,
+        "sampler": "DPM++ 2M Karras",
+        "seed": 8,
+        "height": 96,
+    }
+    assert told.json | wanted == told.json
+
+
+def test_what_is_not_known_here_can_be_said_otherwise(impasto: Any, toy_base: Path, tmp_path: Path) -> None:
+    text = "a fox\nSteps: 2, Sampler: DPM++ 3M SDE, CFG scale: 5, Seed: 8, Size: 72x72"
+    write_png(tmp_path / "theirs.png", Image.new("RGB", (72, 72)), text)
+    draw = ("generate", "--from", tmp_path / "theirs.png", "--base", toy_base, "--out", tmp_path / "a.png")
+    assert "There is no sampler DPM++ 3M SDE. Choose one of: Euler, Euler a" in impasto(*draw).sentence
+    assert impasto(*draw, "--sampler", "DDIM", "--size", "64x64").code == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ((), "Say what to draw"),
+        (("a house", "--count", 0), "--count must be from 1 to 100, not 0"),
+        (("a house", "--sampler", "Eular"), "invalid choice: 'Eular'"),
+        (("--from", "GONE"), "is no picture that can be read"),
+        (("--from", "BARE"), "carries no recipe"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told_of_in_a_sentence(impasto: Any, tmp_path: Path, more: Any, sentence: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "bare.png")
+    places = {"GONE": tmp_path / "gone.png", "BARE": tmp_path / "bare.png"}
+    told = impasto("generate", *(places.get(part, part) for part in more), "--out", tmp_path / "a.png")
+    assert (told.code, sentence in told.sentence) == (2, True), told.err

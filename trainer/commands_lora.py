@@ -1,0 +1,184 @@
+"""What each command that makes or changes LoRA files does: arguments in, a result ready for JSON out.
+
+Knows no torch before a command needs it. Progress and remarks go to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trainer.bars import bar, reach
+from trainer.bases.origin import FAMILIES, Origin, compare
+from trainer.errors import UsageError
+from trainer.home import Home
+from trainer.lora import sidecar
+from trainer.lora.contents import contents_of
+from trainer.lora.edit import Edit, edit
+from trainer.lora.paths import is_block
+from trainer.lora.ways import Keep, Merging
+from trainer.recipe import LoraChoice
+
+Asked = argparse.Namespace
+Result = dict[str, Any]
+
+
+def mix(asked: Asked, home: Home) -> Result:
+    """`impasto mix`."""
+    from trainer.lora.lineage import of_merge
+
+    out = _new_file(asked.out)
+    how = Merging(asked.method, Keep(asked.rank, asked.energy), asked.density, asked.seed)
+    if len(asked.lora) < 2:
+        raise UsageError("A mix takes at least two LoRAs: `impasto mix a.safetensors:0.8 b.safetensors:0.5 --out FILE`.")
+    mix, sources = _sources(asked.lora)
+    remarks = _told(_differences([(part.lora.name, Origin.told_by(part.lora.metadata)) for part in mix]))
+    layers = _merged(mix, how, "merging")
+    return {**_written(out, layers, of_merge(sources, how, out.stem, layers)), "method": how.method, "remarks": remarks}
+
+
+def bake(asked: Asked, home: Home) -> Result:
+    """`impasto bake`."""
+    from trainer.bases.bake import bake as baked
+    from trainer.bases.source import facts_at
+    from trainer.lora.lineage import recipe
+
+    out = _new_file(asked.out)
+    if asked.base.is_dir():
+        raise UsageError(f"{asked.base} is a folder: LoRAs are baked into a single file, so choose a .safetensors checkpoint.")
+    base = Origin.of(facts_at(str(asked.base), asked.base))
+    mix, sources = _sources(asked.lora)
+    made_on = [(part.lora.name, Origin.told_by(part.lora.metadata)) for part in mix]
+    remarks = _told([remark.sentence for name, origin in made_on if (remark := compare(name, origin, base))])
+    texts = {"modelspec.merged_from": ", ".join([base.name, *(part.lora.name for part in mix)])}
+    with bar("baking", 1) as shown:
+
+        def told(done: int, total: int) -> None:
+            shown.total = total
+            reach(shown, done)
+
+        changed = baked(asked.base, mix, out, {**texts, "impasto.recipe": recipe(sources, "bake")}, told)
+    size = out.stat().st_size
+    message = f"{out}: {base.name} with {changed} weights changed, {size / 1e9:,.2f} GB."
+    return {"base": str(out), "changed": changed, "size": size, "remarks": remarks, "message": message}
+
+
+def resize(asked: Asked, home: Home) -> Result:
+    """`impasto resize`."""
+    from trainer.lora.lineage import Source, model_hash, of_resize
+    from trainer.lora.weights import Weighted
+
+    out, how = _new_file(asked.out), Merging("svd", Keep(asked.rank, asked.energy))
+    lora = _read(asked.file)
+    layers = _merged([Weighted(lora, 1.0, 1.0)], how, "resizing")
+    return _written(out, layers, of_resize(Source(lora, model_hash(asked.file)), how, out.stem, layers))
+
+
+def export_lora(asked: Asked, home: Home) -> Result:
+    """`impasto export`."""
+    from trainer.lora.export import export
+
+    out = _new_file(asked.out)
+    count = export(_read(asked.file), asked.form, asked.only, out)
+    return {"lora": str(out), "layers": count, "form": asked.form, "message": f"{out}: {count} layers, {asked.form}'s names."}
+
+
+def edit_lora(asked: Asked, home: Home) -> Result:
+    """`impasto edit`."""
+    contents_of(asked.file)  # only a LoRA is edited
+    wanted = Edit(asked.title, asked.trigger, asked.description, asked.thumbnail, asked.weight)
+    if not (texts := wanted.texts()):
+        raise UsageError("Nothing to change: give --title, --trigger, --description, --thumbnail or --weight.")
+    edit(asked.file, texts)
+    sidecar.revise(asked.file, wanted.fields())
+    told = ", ".join(key.split(".")[-1].replace("_", " ") for key in texts)
+    return {
+        "lora": str(asked.file),
+        "changed": sorted(texts),
+        "message": f"{asked.file}: {told} changed; its layers are as they were.",
+    }
+
+
+def _sources(given: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    """The LoRAs of a mix with their weights, and what a recipe tells of them. Raises `UsageError`, `LoraFileError`."""
+    from trainer.lora.lineage import Source, model_hash
+    from trainer.lora.weights import Weighted
+
+    choices = [LoraChoice.parse(text) for text in given]
+    for choice in choices:
+        if (choice.begin, choice.end) != (0, 1):
+            raise UsageError(f"A file has no steps: leave out the @steps of {choice.path.name}.")
+        if strange := [block for block, _ in choice.blocks if block != "unet" and not is_block(block)]:
+            raise UsageError(f"The U-Net has no block {strange[0]}: name one such as down_blocks, mid_block or up_blocks.0.")
+    mix, sources = [], []
+    for choice in choices:
+        part = Weighted(_read(choice.path), choice.unet, choice.text, dict(choice.blocks))
+        mix.append(part)
+        sources.append(Source(part.lora, model_hash(choice.path), part.unet, part.text, part.blocks))
+    return mix, sources
+
+
+def _merged(mix: Sequence[Any], how: Any, what: str) -> Any:
+    """The layers of one LoRA made from a mix, with a bar."""
+    from trainer.lora.merge import gathered, merged, one_alpha
+
+    found, layers = gathered(mix), {}
+    with bar(what, len(found)) as shown:
+        for name, terms in found.items():
+            layers[name] = merged(name, terms, how)
+            reach(shown, len(layers))
+    return one_alpha(layers)
+
+
+def _written(out: Path, layers: Any, metadata: dict[str, str]) -> Result:
+    """Write a file that was merged or resized, and tell of it."""
+    from trainer.lora.file import write
+
+    write(out, layers, metadata)
+    ranks, size = sorted({layer.rank for layer in layers.values()}), out.stat().st_size
+    rank = f"rank {ranks[0]}" + (f" to {ranks[-1]}" if len(ranks) > 1 else "")
+    return {
+        "lora": str(out),
+        "layers": len(layers),
+        "ranks": ranks,
+        "size": size,
+        "message": f"{out}: {len(layers)} layers of {rank}, {size / 1e6:,.1f} MB.",
+    }
+
+
+def _read(path: Path) -> Any:
+    from trainer.lora.file import LoraFile
+
+    return LoraFile.read(path)
+
+
+def _new_file(out: Path) -> Path:
+    """A file that is to be made. Raises `UsageError`."""
+    if out.suffix.lower() != ".safetensors":
+        raise UsageError(f"--out must name a .safetensors file, not {out.name}.")
+    if out.exists():
+        raise UsageError(f"{out} is there already: choose another name for --out, or delete it first.")
+    return out
+
+
+def _differences(origins: Sequence[tuple[str, Origin]]) -> list[str]:
+    """What there is to say of LoRAs whose bases are of different families or predict different things."""
+    found: list[str] = []
+    (first, base), *others = origins
+    for name, other in others:
+        if base.family and other.family and base.family != other.family:
+            theirs, ours = FAMILIES[base.family], FAMILIES[other.family]
+            found.append(f"{first} was trained on {theirs} and {name} on {ours}: on either base, one of them will be off.")
+        if base.prediction and other.prediction and base.prediction != other.prediction:
+            found.append(f"The bases of {first} and {name} predict different things: on either, the colours of one are wrong.")
+    return found
+
+
+def _told(sentences: list[str]) -> list[str]:
+    """The same, said on stderr too."""
+    for sentence in sentences:
+        print(f"Warning: {sentence}", file=sys.stderr)
+    return sentences
