@@ -312,8 +312,10 @@ def test_the_page_can_be_used_in_a_narrow_window(page: Page) -> None:
         assert width <= 400, f"{tab} is {width} pixels wide"
     open_tab(page, "Train")
     page.locator("#settings button").first.click()
+    expect(page.locator("#set-steps")).to_be_visible()
     for group in page.locator(".impasto-fold > button").all():
         group.click()
+        page.wait_for_timeout(500)  # Gradio builds what a fold holds when it is opened
     expect(page.locator("#set-prediction")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
