@@ -385,8 +385,8 @@ def test_times_are_drawn_from_the_whole_schedule(toy_base: Path, home: Home, tmp
 
 
 def test_the_events_tell_the_story_in_order(story: Story) -> None:
-    kinds = [event.kind for event in story.events]
-    assert kinds == [*["encoded"] * 4, "started", "stepped", "stepped", "saved", "stepped", "stepped", "saved", "finished"]
+    kinds = [event.kind for event in story.events if event.kind != "encoded"]  # which is told of as time passes
+    assert kinds == ["started", "stepped", "stepped", "saved", "stepped", "stepped", "saved", "finished"]
     assert [event.step for event in story.steps] == [1, 2, 3, 4]
     assert list(story.run.events()) == story.events
 
@@ -473,7 +473,7 @@ def test_a_run_that_broke_off_ends_as_if_nothing_had_happened(
     assert not run.lora.exists()
     events = trained(Run.open(run.folder), home)
     expected = (step - 1) // 2 * 2  # the checkpoint of a step is written after the step is told of
-    assert [event.step for event in events if isinstance(event, Resumed)] == ([expected] if expected else [])
+    assert [event.step for event in events if isinstance(event, Resumed)] == [expected]
     assert same(tensors(run), alone)
 
 
