@@ -96,3 +96,11 @@ def test_what_the_page_loads_is_free_of_torch() -> None:
     look = f"import sys, {modules}; print([name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_no_function_of_the_training_is_longer_than_a_screen() -> None:
+    for path in sorted((ROOT / "trainer" / "training").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                assert lines <= 60, f"{path.name}: {node.name} has {lines} lines"

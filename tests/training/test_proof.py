@@ -25,7 +25,7 @@ from trainer.sdxl.base import Base, load_base
 from trainer.sdxl.quantise import quantise
 from trainer.settings import Packing
 from trainer.settings_text import validated
-from trainer.training.events import Finished, Sampled, Warned
+from trainer.training.events import Finished, Sampled, Stepped, Warned
 from trainer.training.loop import train
 from trainer.training.optim import rates
 from trainer.training.proof import prove
@@ -200,3 +200,19 @@ def test_a_card_that_cannot_be_written_does_not_take_the_lora_away(
     assert isinstance(warned, Warned)
     assert warned.message == "The disk is full."
     assert isinstance(last, Finished)
+
+
+@pytest.mark.parametrize("part", ["unet", "te1", "te2"])
+def test_one_part_can_be_trained_alone(part: str, toy_base: Path, dataset: Path, home: Home, tmp_path: Path) -> None:
+    """And its own rate and stop count: it is still from the step on at which it stops."""
+    others = {f"{other}_lr": 0.0 for other in ("unet", "te1", "te2") if other != part}
+    run = short_run(tmp_path / "run", dataset, toy_base, **others, **{f"{part}_stop": 3, f"{part}_lr": 2e-3}, warmup=0)
+    events = list(run.recorded(train(run, home)))
+    steps = [event for event in events if isinstance(event, Stepped)]
+    assert all(event.rates.keys() == event.change.keys() == {part} for event in steps)
+    assert steps[0].rates[part] == pytest.approx(2e-3)
+    assert [event.rates[part] > 0 for event in steps] == [True, True, True, False]
+    assert 0 < steps[1].change[part] != steps[2].change[part] == steps[3].change[part]
+    layers = LoraFile.read(run.lora).factors
+    assert {component_of(name) for name in layers} == {part}
+    assert all(layer.up.any() for layer in layers.values())
