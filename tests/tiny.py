@@ -17,6 +17,7 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from trainer.home import shipped
+from trainer.lora.file import LoraFile
 from trainer.settings import Settings
 from trainer.training.run import Run
 
@@ -123,3 +124,9 @@ def short_run(folder: Path, dataset: Path, base: Path, **settings: Any) -> Run:
     """A new run of four steps with two checkpoints, unless `settings` say otherwise."""
     chosen = {**STEP_SETTINGS, "steps": 4, "checkpoint_every": 2, "caption_dropout": 0.0, **settings}
     return Run.create(folder, dataset, str(base), "balanced", Settings(**chosen))
+
+
+def held(run: Run) -> dict[str, tuple[float, bytes, bytes]]:
+    """Everything that a run's LoRA holds, bit for bit."""
+    layers = LoraFile.read(run.lora).factors
+    return {name: (x.alpha, x.down.numpy().tobytes(), x.up.numpy().tobytes()) for name, x in layers.items()}

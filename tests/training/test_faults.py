@@ -17,16 +17,14 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import save_dataset, short_run
+from tests.tiny import held, save_dataset, short_run
 from trainer.bases.source import facts_of
 from trainer.errors import ImpastoError
 from trainer.home import Home
-from trainer.lora.file import LoraFile
 from trainer.sdxl.base import Base, load_base
 from trainer.training import checkpoint, prepare
 from trainer.training.events import Event, Finished
 from trainer.training.loop import train
-from trainer.training.run import Run
 
 SETTINGS: dict[str, Any] = {
     "steps": 2, "checkpoint_every": 1, "keep_checkpoints": 1, "sample_every": 2, "sample_prompts": ("a house",),
@@ -36,11 +34,11 @@ SETTINGS: dict[str, Any] = {
 
 
 class Disk:
-    """Takes note of what is done to files under `root`; the first write of the kind `full` fails, and if it is `lasting`
-    those after it too.
+    """Takes note of what is done to files under `root`; the write number `full`, from 1, fails, and if it is `lasting` those
+    after it too.
     """
 
-    def __init__(self, root: Path, patch: pytest.MonkeyPatch, full: str = "", lasting: bool = True) -> None:
+    def __init__(self, root: Path, patch: pytest.MonkeyPatch, full: int = 0, lasting: bool = True) -> None:
         self.writes: list[str] = []
         """Their kinds, as `call file`."""
         self.failed = False
@@ -56,7 +54,7 @@ class Disk:
         if not name.startswith(str(self._root)):
             return
         self.writes.append(f"{call} {self._kind(name)}")
-        if self._lasting if self.failed else self.writes[-1] == self._full:
+        if self._lasting if self.failed else len(self.writes) == self._full:
             self.failed = True
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -103,12 +101,6 @@ class _File:
         return self._file.write(content)
 
 
-def content(run: Run) -> dict[str, tuple[float, bytes, bytes]]:
-    """Everything the LoRA holds, bit for bit."""
-    layers = LoraFile.read(run.lora).factors
-    return {name: (x.alpha, x.down.numpy().tobytes(), x.up.numpy().tobytes()) for name, x in layers.items()}
-
-
 @pytest.fixture(scope="module")
 def base(toy_base: Path) -> Iterator[Path]:
     """The toy base, read once: every training gets a U-Net of its own, which is all that it changes."""
@@ -135,7 +127,7 @@ class Place:
         self.root, self.home = root, Home(root / "home")
         self.run = short_run(root / "run", dataset, base, **SETTINGS)
 
-    def trained(self, full: str = "", lasting: bool = True) -> tuple[Disk, list[Event], ImpastoError | None]:
+    def trained(self, full: int = 0, lasting: bool = True) -> tuple[Disk, list[Event], ImpastoError | None]:
         """Train the run on a disk: what happened, and the sentence in which it ended."""
         events: list[Event] = []
         with pytest.MonkeyPatch.context() as patch:
@@ -153,15 +145,18 @@ class Place:
 def test_whichever_write_fails_it_ends_in_a_sentence_and_goes_on_to_the_same_lora(
     base: Path, one: Path, tmp_path: Path
 ) -> None:
+    first = Place(tmp_path / "first", base, one)
+    counting = [number for number, kind in enumerate(first.trained()[0].writes, 1) if "counts" in kind]
+    counted = first.home.cache / "counts"  # what is counted of a base, which takes long: of its writes every tenth is enough
     alone = Place(tmp_path / "alone", base, one)
-    disk, *_ = alone.trained()
-    kinds, whole = list(dict.fromkeys(disk.writes)), content(alone.run)
-    assert len(kinds) > 60
-    for number, kind in enumerate(kinds):
-        place = Place(tmp_path / str(number), base, one)
-        if not kind.startswith("mkdir home") and "counts" not in kind:  # what is counted of a base, which takes long
-            shutil.copytree(alone.home.cache / "counts", place.home.cache / "counts")
-        disk, events, error = place.trained(kind, lasting=number % 2 == 0)
+    shutil.copytree(counted, alone.home.cache / "counts")
+    writes, whole = alone.trained()[0].writes, held(alone.run)
+    assert len(writes) > 100
+    for number, fresh in [*((number, False) for number in range(1, len(writes) + 1)), *((n, True) for n in counting[::10])]:
+        place, kind = Place(tmp_path / f"{number}{fresh}", base, one), f"write {number}"
+        if not fresh:
+            shutil.copytree(counted, place.home.cache / "counts")
+        disk, events, error = place.trained(number, lasting=number % 2 == 0)
         assert disk.failed, kind
         assert error is not None or isinstance(events[-1], Finished), kind
         if error is not None:
@@ -171,4 +166,5 @@ def test_whichever_write_fails_it_ends_in_a_sentence_and_goes_on_to_the_same_lor
         assert not place.run.alive(), kind
         assert checkpoint.damaged(place.run.checkpoints, checkpoint.newest(place.run.checkpoints)) == [], kind
         place.trained()
-        assert content(place.run) == whole, kind
+        assert held(place.run) == whole, kind
+        shutil.rmtree(place.root)

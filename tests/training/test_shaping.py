@@ -39,6 +39,8 @@ def test_what_only_looks_on_may_change() -> None:
 def test_the_same_settings_fit() -> None:
     settings = {"unet_lr": 1 / 3, "resolutions": (512, 768), "block_ranks": ("mid_block=0",), "trigger": "größe"}
     require_same(kept(**settings), Settings(**settings), FOLDER)
+    with pytest.raises(RunError, match="unet_lr was"):
+        require_same(kept(**settings), Settings(**{**settings, "unet_lr": 0.333}), FOLDER)
 
 
 @pytest.mark.parametrize(
@@ -63,3 +65,5 @@ def test_what_an_older_checkpoint_does_not_tell_is_not_held_against_it() -> None
     before = kept(seed=1)
     del before["ema"]
     require_same({**before, "gone": 3}, Settings(ema=0.9), FOLDER)
+    with pytest.raises(RunError, match=r"seed was 1 and is now 2\."):
+        require_same({**before, "gone": 3}, Settings(ema=0.9, seed=2), FOLDER)

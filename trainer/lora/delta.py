@@ -90,8 +90,30 @@ class Layer(ABC):
         return type(self)(**{**held, **moved, **inner})
 
 
+class _Scaled(Layer):
+    """A change that its writer scaled by alpha / rank."""
+
+    alpha: float
+
+    @property
+    def scale(self) -> float:
+        """Alpha by rank."""
+        return self.alpha / self.rank
+
+
+class _Projected(_Scaled):
+    """One that goes through `down` to its rank."""
+
+    down: torch.Tensor
+
+    @property
+    def rank(self) -> int:
+        """Rows of `down`."""
+        return self.down.shape[0]
+
+
 @dataclass(frozen=True)
-class Factors(Layer):
+class Factors(_Projected):
     """The change of one layer: `alpha / rank * up @ down`. `down` is (rank, in), `up` is (out, rank).
 
     Of a convolution, `down` is (rank, in, height, width) and `up` is (out, rank, 1, 1).
@@ -105,16 +127,6 @@ class Factors(Layer):
     def kind(self) -> str:  # type: ignore[override]
         """LoCon is the name of LoRA on convolutions."""
         return "locon" if self.down.dim() == 4 else "lora"
-
-    @property
-    def rank(self) -> int:
-        """Rows of `down`."""
-        return self.down.shape[0]
-
-    @property
-    def scale(self) -> float:
-        """Alpha by rank."""
-        return self.alpha / self.rank
 
     @property
     def shape(self) -> torch.Size:
@@ -131,7 +143,7 @@ class Factors(Layer):
 
 
 @dataclass(frozen=True)
-class Tucker(Layer):
+class Tucker(_Projected):
     """LoCon in Tucker form: `down` is (rank, in), `mid` is (rank, rank, height, width), `up` is (out, rank)."""
 
     kind = "locon"
@@ -139,16 +151,6 @@ class Tucker(Layer):
     mid: torch.Tensor
     up: torch.Tensor
     alpha: float
-
-    @property
-    def rank(self) -> int:
-        """Rows of `down`."""
-        return self.down.shape[0]
-
-    @property
-    def scale(self) -> float:
-        """Alpha by rank."""
-        return self.alpha / self.rank
 
     @property
     def shape(self) -> torch.Size:
@@ -161,7 +163,7 @@ class Tucker(Layer):
 
 
 @dataclass(frozen=True)
-class Hadamard(Layer):
+class Hadamard(_Scaled):
     """LoHa: two low-rank matrices multiplied element by element. Without cores a convolution's window lies within `in`."""
 
     kind = "loha"
@@ -174,11 +176,6 @@ class Hadamard(Layer):
     def rank(self) -> int:
         """Of each of the two."""
         return self.first.rank
-
-    @property
-    def scale(self) -> float:
-        """Alpha by rank."""
-        return self.alpha / self.rank
 
     @property
     def shape(self) -> torch.Size:
