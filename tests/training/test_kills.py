@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -15,10 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import short_run
+from tests.tiny import held, short_run
 from trainer.bases.source import facts_of
 from trainer.home import Home
-from trainer.lora.file import LoraFile
 from trainer.sdxl.base import load_base
 from trainer.training import checkpoint, prepare
 from trainer.training.events import Finished, Resumed, Saved, Stepped
@@ -47,12 +47,6 @@ CAPTION = {"te1_lr": 0, "te2_lr": 0, "wildcards": True, "tag_dropout": 0.2}
 """Text that is encoded only once, in variants."""
 
 
-def content(run: Run) -> dict[str, tuple[float, bytes, bytes]]:
-    """Everything the LoRA holds, bit for bit."""
-    layers = LoraFile.read(run.lora).factors
-    return {name: (x.alpha, x.down.numpy().tobytes(), x.up.numpy().tobytes()) for name, x in layers.items()}
-
-
 @pytest.fixture(scope="module")
 def base(toy_base: Path) -> Iterator[Path]:
     """The toy base, read before a process is forked, which then has it of its own."""
@@ -62,11 +56,13 @@ def base(toy_base: Path) -> Iterator[Path]:
         yield toy_base
 
 
-def begun(run: Run, home: Home, last: int = 0) -> int:
-    """A process that trains `run`, warm as this one is; it stops after the step `last`."""
+def begun(run: Run, home: Home, last: int = 0, doom: tuple[int, float] | None = None) -> int:
+    """A process that trains `run`, warm as this one is; it stops after the step `last`, or dies of its `doom`."""
     child = os.fork()
     if child:
         return child
+    if doom:
+        sys.addaudithook(Fuse(str(run.checkpoints), *doom).see)
     status = 1
     try:
         for event in run.recorded(train(run, home)):
@@ -79,6 +75,22 @@ def begun(run: Run, home: Home, last: int = 0) -> int:
         os._exit(status)
 
 
+class Fuse:
+    """Kills its own process `delay` seconds after the `left`-th time that something is done to a half-written checkpoint."""
+
+    def __init__(self, folder: str, left: int, delay: float) -> None:
+        self.folder, self.left, self.delay = folder, left, delay
+
+    def see(self, event: str, given: tuple[Any, ...]) -> None:
+        """Python's own report of what is about to be done: a file opened, a folder made or renamed."""
+        if event in ("open", "os.rename") and str(given[0]).startswith(f"{self.folder}/.") and ".part" in str(given[0]):
+            self.left -= 1
+            if self.left == 0 and self.delay:
+                threading.Timer(self.delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            elif self.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Killer:
     """Kills a training's process: at any moment of it, or in every second case while it writes a checkpoint."""
 
@@ -86,17 +98,16 @@ class Killer:
         self.random, self.seconds = random.Random(seed), seconds
         self.kills = self.inside = 0
 
-    def spares(self, run: Run, child: int) -> bool:
-        """Kill it, unless it ends before; whether it did, and well."""
+    def spares(self, run: Run, home: Home) -> bool:
+        """Train and kill, unless it ends before; whether it did, and well."""
         inside, deadline = self.random.random() < 0.5, time.monotonic() + self.seconds * self.random.random()
-        which, seen = self.random.randint(1, 3), set[Path]()
+        doom = self.random.randint(1, 12), self.random.choice((0, 0.002 * self.random.random()))
+        child = begun(run, home, doom=doom if inside else None)
         while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            seen |= set(run.checkpoints.glob(".*.part"))
-            if len(seen) >= which if inside else time.monotonic() > deadline:
-                time.sleep(0.02 * self.random.random() * inside)
+            if not inside and time.monotonic() > deadline:
                 os.kill(child, signal.SIGKILL)
                 break
-            time.sleep(0.0005)
+            time.sleep(0.001)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         assert status in (0, -signal.SIGKILL)
         self.kills += status != 0
@@ -121,11 +132,11 @@ def test_a_hundred_kills_change_nothing(base: Path, dataset: Path, tmp_path: Pat
     killer, runs = Killer(7, time.monotonic() - start), 0
     while killer.kills < KILLS or killer.inside < INSIDE:
         run = short_run(tmp_path / str(runs), dataset, base, **settings)
-        while not killer.spares(run, begun(run, home)):
+        while not killer.spares(run, home):
             assert not run.alive()
             assert_nothing_is_lost(run)
         assert isinstance(list(run.events())[-1], Finished)
-        assert content(run) == content(alone)
+        assert held(run) == held(alone)
         assert list(run.folder.rglob(".*.part")) == []
         runs += 1
     print(f"{killer.kills} kills, {killer.inside} of them inside a checkpoint, in {runs} runs")
@@ -140,4 +151,4 @@ def test_five_resumes_in_a_chain_change_nothing(base: Path, dataset: Path, tmp_p
     assert [event.step for event in parted.events() if isinstance(event, Resumed)] == [1, 2, 5, 9, 14]
     losses = [[(e.step, e.loss, e.rates) for e in run.events() if isinstance(e, Stepped)] for run in (alone, parted)]
     assert losses[0] == losses[1]
-    assert content(parted) == content(alone)
+    assert held(parted) == held(alone)
