@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from trainer.home import Home
 from trainer.recipe import write_png
@@ -75,6 +77,27 @@ def test_the_base_of_a_recipe_is_found_among_the_bases(impasto: Any, toy_base: P
     shutil.rmtree(home.bases / "oil")
     told = impasto("generate", "--from", tmp_path / "a.png", "--out", tmp_path / "c.png")
     assert (told.code, "drawn on oil, which is not among your bases" in told.sentence) == (2, True)
+
+
+def test_a_lora_of_a_recipe_that_is_not_here_is_named(
+    impasto: Any, toy_base: Path, lora: Path, tmp_path: Path, home: Home
+) -> None:
+    text = "a fox <lora:gone:0.8>\nSteps: 1, Sampler: Euler, CFG scale: 5, Seed: 8, Size: 64x64"
+    write_png(tmp_path / "theirs.png", Image.new("RGB", (64, 64)), text)
+    draw = ("generate", "--from", tmp_path / "theirs.png", "--base", toy_base, "--out", tmp_path / "a.png")
+    told = impasto(*draw)
+    assert told.code == 2
+    assert f"drawn with gone.safetensors, which is neither beside it nor in {home.loras}: put it there" in told.sentence
+    assert impasto(*draw, "--lora", lora).code == 0
+
+
+def test_what_of_a_lora_is_not_drawn_with_is_told(impasto: Any, toy_base: Path, lora: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "odd.safetensors"
+    save_file({**load_file(lora), "colour.of.night": torch.zeros(2)}, odd)
+    told = impasto("generate", "a", "--base", toy_base, "--steps", 1, "--lora", odd, "--out", tmp_path / "a.png", "--json")
+    sentence = "odd is drawn without 1 of its tensors: 1 (unknown, such as colour.of.night)."
+    assert {"level": "note", "sentence": sentence} in told.json["remarks"]
+    assert f"Note: {sentence}" in told.err.splitlines()
 
 
 def test_a_picture_of_a1111s_is_drawn_from(impasto: Any, toy_base: Path, tmp_path: Path) -> None:

@@ -27,16 +27,38 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_mix_writes_the_sum(impasto: Any, pair: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "both.safetensors"
-    told = impasto("mix", f"{pair[0]}:0.5", f"{pair[1]}:-1:0.25", "--out", out, "--json")
+    told = impasto("mix", f"{pair[0]}:0.3", f"{pair[1]}:-1:0.25", "--out", out, "--json")
     assert told.code == 0
     assert told.json["lora"] == str(out)
     assert told.json["ranks"] == [4, 7]
     assert "one of them will be off" in told.json["remarks"][0]
     one, other, both = (LoraFile.read(path) for path in (*pair, out))
     assert both.trigger == "glassy, inky"
-    for name, (first, second) in {UNET: (0.5, -1.0), CONV: (0.5, -1.0), TE1: (0.5, 0.25)}.items():
+    for name, (first, second) in {UNET: (0.3, -1.0), CONV: (0.3, -1.0), TE1: (0.3, 0.25)}.items():
         wanted = first * one.layers[name].change() + second * other.layers[name].change()
-        assert float((both.layers[name].change() - wanted).norm() / wanted.norm()) < 1e-3
+        assert float((both.layers[name].change() - wanted).norm() / wanted.norm()) < 1e-6
+    assert "float32, for float16 would lose some of it" in told.json["message"]
+
+
+def test_a_mix_that_float16_holds_is_in_float16(impasto: Any, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "both.safetensors"
+    powers = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
+    for seed, path in enumerate(powers):
+        write(path, {UNET: factors(rank=4, alpha=2.0, seed=seed)}, {})
+    assert "float32" not in impasto("mix", f"{powers[0]}:0.5", f"{powers[1]}:-2", "--out", out).out
+    assert load_file(out)[f"{UNET}.lora_up.weight"].dtype == torch.float16
+
+
+def test_equal_strength_makes_the_changes_equally_large(impasto: Any, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "both.safetensors"
+    assert impasto("mix", *pair, "--equal-strength", "--out", out).code == 0
+    one, other, both = (LoraFile.read(path) for path in (*pair, out))
+    sizes = [sum(lora.layers[name].size() ** 2 for name in (UNET, CONV)) ** 0.5 for lora in (one, other)]
+    mean = (sizes[0] * sizes[1]) ** 0.5
+    for name, scale in {UNET: mean, CONV: mean}.items():
+        wanted = one.layers[name].change() * scale / sizes[0] + other.layers[name].change() * scale / sizes[1]
+        assert float((both.layers[name].change() - wanted).norm() / wanted.norm()) < 1e-6
+    assert json.loads(both.metadata["impasto.recipe"])["equal_strength"] is True
 
 
 def test_blocks_have_weights_of_their_own(impasto: Any, pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -25,6 +25,13 @@ def test_a_failure_to_write_says_where_and_why(number: int, words: str) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def test_a_file_that_windows_keeps_is_said_to_be_open_elsewhere() -> None:
+    error = PermissionError(errno.EACCES, "The process cannot access the file")
+    error.winerror = 32  # type: ignore[attr-defined, unused-ignore]
+    with pytest.raises(StorageError, match="another program has it open"), storing(Path("a")):
+        raise error
+
+
 def test_other_errors_pass_through_unchanged() -> None:
     with pytest.raises(ZeroDivisionError), storing(Path("a")):
         raise ZeroDivisionError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from trainer import home as module
-from trainer.home import Home, free_name, safe_name, shipped, sync_folder, write_atomically
+from trainer.home import Home, clear_parts, free_name, safe_name, shipped, sync_folder, write_all, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,6 +51,11 @@ def test_a_name_becomes_one_that_every_system_takes(given: str, name: str) -> No
     assert safe_name(given) == name
 
 
+def test_a_safe_name_is_short_in_bytes_too() -> None:
+    assert len(safe_name("家" * 80).encode()) <= 160
+    assert safe_name("家" * 80).startswith("家家家")
+
+
 def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
     for expected in ("a.png", "a-2.png", "a-3.png"):
         path = free_name(tmp_path, "a.png")
@@ -78,6 +84,47 @@ def test_what_could_not_be_written_leaves_the_older_file(tmp_path: Path, monkeyp
         write_atomically(tmp_path / "a.bin", b"two")
     assert (tmp_path / "a.bin").read_bytes() == b"one"
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_many_files_are_written_at_once(tmp_path: Path) -> None:
+    names = [f"{'a name that begins like all the others ' * 3}{number}.txt" for number in range(40)]
+    write_all({tmp_path / name: b"one" for name in names})
+    contents = {tmp_path / name: name.encode() for name in names} | {tmp_path / "new" / "a.txt": b"x"}
+    write_all(contents)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == contents
+
+
+def test_of_many_files_each_is_whole_whatever_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = itertools.count(1)
+
+    def third(source: Path, target: Path) -> None:
+        if next(counted) == 3:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        os.rename(source, target)
+
+    paths = [tmp_path / f"{number}.txt" for number in range(5)]
+    write_all(dict.fromkeys(paths, b"one"))
+    monkeypatch.setattr(os, "replace", third)
+    with pytest.raises(OSError, match="Input/output"):
+        write_all(dict.fromkeys(paths, b"two"))
+    assert [path.read_bytes() for path in paths] == [b"two", b"two", b"one", b"one", b"one"]
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_file_may_have_the_longest_name(tmp_path: Path) -> None:
+    for name in ("é" * 127, "a" * 255, "😀" * 63):
+        write_atomically(tmp_path / name, b"one")
+        assert (tmp_path / name).read_bytes() == b"one"
+
+
+def test_what_a_killed_writer_left_is_cleared_away_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "replace", lambda *_: None)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    for name in ("a[1].txt", "a1.txt"):
+        write_atomically(tmp_path / name, b"one")
+    monkeypatch.undo()
+    clear_parts(tmp_path / "a[1].txt")
+    assert [path.name.startswith(".a1.txt") for path in tmp_path.iterdir()] == [True]
 
 
 # What ships -------------------------------------------------------------------------------------------------------------

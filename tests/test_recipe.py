@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,7 @@ def test_a_lora_is_there_in_its_share_of_the_steps(parts: str, steps: int, insid
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"prediction": "x0"},
         {"steps": 0}, {"steps": 201}, {"cfg": 0.5}, {"cfg": float("nan")}, {"width": 100}, {"height": 32}, {"width": 8192},
         {"seed": -1},
     ],
@@ -132,6 +135,7 @@ RECIPES = {
     "all": Request("ein Häuschen", "dog, cat", 7, 12, 4.56789012, 512, 768, (A, B), "v_prediction", "Euler a"),
     "tags of one's own": Request("a <lora:x:abc> house <lora:y:1.5> <lora:z>, sky", "a <lora:q:1> dog", loras=(A,)),
     "lines": Request('a\n\nhouse: "red", Steps: 3', "dog\nNegative prompt: cat", loras=(A,)),
+    "signs": Request('"', '\\, "\\n", 東京\r\n🐟\u2028\x0b, ', loras=(A,)),
     "a false negative": Request("a house\nNegative prompt: dog"),
     "a false end": Request("Steps: 3, Sampler: LCM, Seed: 4, Size: 5x6\n", ""),
     "nothing": Request(""),
@@ -142,7 +146,7 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("base", ["starter", "stabilityai/stable-diffusion-xl-base-1.0", "a,b: c"])
+@pytest.mark.parametrize("base", ["starter", "stabilityai/stable-diffusion-xl-base-1.0", "a,b: c", 'two\nlines, "quoted" '])
 @pytest.mark.parametrize("asked", RECIPES.values(), ids=RECIPES.keys())
 def test_reading_a_recipe_restores_all_of_it(asked: Request, base: str) -> None:
     assert read_infotext(infotext(asked, base)) == (asked, base)
@@ -173,7 +177,36 @@ def test_a1111s_own_text_is_read() -> None:
     )  # fmt: skip
 
 
+END = "Steps: 2, Sampler: Euler, CFG scale: 5, Seed: 8, Size: 64x96"
+
+
+@pytest.mark.parametrize("text", [f"a fox\nNegative prompt: dog\n{END}\n", f"a fox\r\nNegative prompt: dog\r\n{END}\r\n\r\n"])
+def test_ends_of_lines_are_no_part_of_a_recipe(text: str) -> None:
+    assert read_infotext(text) == (Request("a fox", "dog", 8, 2, 5.0, 64, 96), "")
+
+
+def test_a_lora_is_known_by_its_name_whatever_folder_a_tag_names() -> None:
+    """Forge and ComfyUI name folders, Windows with other slashes."""
+    request, _ = read_infotext(f"a <lora:styles/ink_v1.5:0.7>, b <lora:my\\old\\glass:-.5>\n{END}")
+    assert request.loras == (
+        LoraChoice(Path("ink_v1.5.safetensors"), 0.7, 0.7),
+        LoraChoice(Path("glass.safetensors"), -0.5, -0.5),
+    )
+
+
+def test_what_others_add_to_a_recipe_does_no_harm() -> None:
+    more = (
+        'Model: "x, \\"y\\"", VAE: "\\q", Hashes: {"model": "1a"}, Civitai resources: [{"name":"Size: 9x9, Seed: 3"}], RNG: CPU'
+    )
+    assert read_infotext(f"a\n{END}, {more}") == (Request("a", "", 8, 2, 5.0, 64, 96), 'x, "y"')
+
+
 DAMAGED = (
+    r'"{\"steps\": 2.5}"',
+    r'"{\"prompt\": 5}"',
+    r'"{\"sampler\": [1]}"',
+    r'"{\"equal_strength\": \"no\"}"',
+    f'"{"[" * 100_000}"',
     r'"{\"loras\": 5}"',
     r'"{\"steps\": \"many\"}"',
     r'"{\"colour\": 1}"',
@@ -199,12 +232,47 @@ def test_the_recipe_of_a_picture_finds_its_loras_again(tmp_path: Path) -> None:
     assert found == Request("a", loras=(A, replace(asked.loras[1], path=tmp_path / "loras" / "b c.safetensors")))
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(side: int, more: bytes) -> bytes:
+    """A PNG that says how large it is, and no more than that."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + more + chunk(b"IEND", b"")
+
+
+def test_a_recipe_does_not_say_where_to_look(tmp_path: Path) -> None:
+    """It may be a stranger's: a path on a server would be asked for there."""
+    asked = json.dumps(json.dumps({"loras": [[str(tmp_path / "a.safetensors"), 1, 1]]}))
+    write_png(tmp_path / "a.png", Image.new("RGB", (4, 4)), f"a\n{END}, Impasto: {asked}")
+    (tmp_path / "a.safetensors").touch()
+    request, _ = recipe_of(tmp_path / "a.png", [tmp_path / "none"])
+    assert request.loras == (LoraChoice(Path("a.safetensors")),)
+
+
+@pytest.mark.parametrize(
+    "place", ["/models/oil.safetensors", r"\\server\models\oil.safetensors", "C:/oil", "~/oil", "//s/m/oil"]
+)
+def test_a_recipe_names_no_base_by_its_folder(place: str) -> None:
+    asked = json.dumps(json.dumps({"base": place}))
+    assert read_infotext(f"a\n{END}, Impasto: {asked}")[1] == "oil"
+
+
+def test_a_jpeg_is_told_of(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg")
+    with pytest.raises(UsageError, match=r"a\.jpg carries no recipe"):
+        recipe_of(tmp_path / "a.jpg", [])
+
+
 def test_a_picture_without_a_recipe_is_told_of(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     with pytest.raises(UsageError, match=r"a\.png carries no recipe"):
         recipe_of(tmp_path / "a.png", [])
     (tmp_path / "b.png").write_text("no picture")
-    for name in ("b.png", "gone.png"):
+    (tmp_path / "huge.png").write_bytes(png(100_000, b""))
+    (tmp_path / "blown up.png").write_bytes(png(4, chunk(b"zTXt", b"parameters\0\0" + zlib.compress(bytes(2**22)))))
+    for name in ("b.png", "gone.png", "huge.png", "blown up.png"):
         with pytest.raises(UsageError, match=f"{name} is no picture"):
             recipe_of(tmp_path / name, [])
 

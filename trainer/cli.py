@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -20,13 +21,16 @@ from trainer import __version__, commands, commands_generate, commands_lora, com
 from trainer.errors import ImpastoError, UsageError
 from trainer.home import Home
 from trainer.lora.ways import FORMS, METHODS, ONLY
-from trainer.recipe import SAMPLERS
+from trainer.recipe import SAMPLERS, sampler_named
 from trainer.settings import GROUPS, Prediction
 from trainer.settings_text import wanted
 from trainer.training.outlook import told_outlook
 from trainer.training.queue import any_failed, told_queue, told_turns
 
 _PREDICTION = "what the base's U-Net answers with, where its file does not tell"
+
+_TRAINING = ("demo", "train", "resume", "queue")
+"""The commands in which one trains."""
 
 Command = Callable[[argparse.Namespace, Home], dict[str, Any]]
 
@@ -35,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may have letters that a console has not
+    asked = argparse.Namespace(name="")
     try:
         asked = parser().parse_args(arguments)
         home = Home(Path(asked.home).expanduser().resolve()) if asked.home else Home.default()
@@ -44,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("Interrupted. A training goes on from its last checkpoint with `impasto resume RUN`.", file=sys.stderr)
+        more = " The training goes on from its last checkpoint with `impasto resume RUN`." if asked.name in _TRAINING else ""
+        print(f"Interrupted.{more}", file=sys.stderr)
         return 130
     if asked.json:
         print(json.dumps(result))  # in ASCII, which every console and pipe takes
@@ -58,6 +64,21 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message}. See `{self.prog} --help`.")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Nothing is left for the commands above, whose help would not help."""
+        asked, strange = super().parse_known_args(args, namespace)
+        if strange:
+            quotes = "" if any(one.startswith("-") for one in strange) else " (a text of several words is put in quotes)"
+            self.error(f"unrecognized arguments: {' '.join(strange)}{quotes}")
+        return asked, strange
+
+
+def _alone(given: str) -> Path:
+    """A file that is taken as it is. Raises `UsageError` where a LoRA's weight or part stands behind it."""
+    if (found := re.search(r"\.safetensors([:@][^/\\]*)$", given, re.IGNORECASE)) and not Path(given).exists():
+        raise UsageError(f"Name {given.removesuffix(found[1])} alone: {found[1]} is for commands that draw, mix or bake.")
+    return Path(given)
 
 
 Told = Callable[[dict[str, Any]], list[str]]
@@ -125,7 +146,7 @@ def _add_drawing(add: Add) -> None:
     _add_generate(sub)
 
     sub = add("sheet", "Draw a LoRA's style sheet: the base beside the LoRA.", commands.sheet, lambda result: [result["sheet"]])
-    sub.add_argument("file", type=Path, metavar="FILE")
+    sub.add_argument("file", type=_alone, metavar="FILE")
     _add_drawn_base(sub)
     sub.add_argument("--seed", type=int, default=1)
     sub.add_argument("--out", type=Path, metavar="PNG", help="default: beside the file")
@@ -146,7 +167,7 @@ def _add_generate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--negative", help="what should not be there")
     sub.add_argument("--seed", type=int, metavar="N", help="of the first picture (default: 1)")
     sub.add_argument("--count", type=int, default=1, metavar="N", help="so many pictures, PNG-1.png …, each with the next seed")
-    sub.add_argument("--sampler", choices=SAMPLERS, metavar="NAME", help=f"{', '.join(SAMPLERS)} (default: {SAMPLERS[0]})")
+    sub.add_argument("--sampler", type=sampler_named, choices=SAMPLERS, metavar="NAME", help=f"{', '.join(SAMPLERS)} (default: {SAMPLERS[0]})")
     sub.add_argument("--steps", type=int, metavar="N")
     sub.add_argument("--cfg", type=float, metavar="X")
     sub.add_argument("--size", metavar="WxH")
@@ -165,7 +186,7 @@ def _add_files(add: Add) -> None:
     sub.add_argument("--remove", type=Path, action="append", default=[], metavar="DIR", help="do not look there any more")
 
     sub = add("inspect", "Tell what LoRA files and base models are.", commands.inspect, told.told_inspection)
-    sub.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    sub.add_argument("files", type=_alone, nargs="+", metavar="FILE")
     sub.set_defaults(failed=told.any_unknown)
 
 
@@ -177,6 +198,7 @@ def _add_made(add: Add) -> None:
     _add_kept(sub)
     sub.add_argument("--density", type=float, metavar="X", help="share of the numbers that ties and dare keep (default: 0.5)")
     sub.add_argument("--seed", type=int, metavar="N", help="of dare's draws")
+    sub.add_argument("--equal-strength", action="store_true", help="scale LoRAs to change equally much")
     _add_new_file(sub)
 
     sub = add("bake", "Add LoRAs to a base model for good.", commands_lora.bake, told.told_message)
@@ -185,18 +207,18 @@ def _add_made(add: Add) -> None:
     _add_new_file(sub)
 
     sub = add("resize", "Make a LoRA smaller, or a plain one of another kind.", commands_lora.resize, told.told_message)
-    sub.add_argument("file", type=Path, metavar="FILE")
+    sub.add_argument("file", type=_alone, metavar="FILE")
     _add_kept(sub)
     _add_new_file(sub)
 
     sub = add("export", "Write a LoRA in another form, or a part of it.", commands_lora.export_lora, told.told_message)
-    sub.add_argument("file", type=Path, metavar="FILE")
+    sub.add_argument("file", type=_alone, metavar="FILE")
     sub.add_argument("--form", choices=FORMS, required=True, help="kohya is what Impasto writes, and what every tool reads")
     sub.add_argument("--only", choices=ONLY, help="only the U-Net's layers, or those of the text encoders")
     _add_new_file(sub)
 
     sub = add("edit", "Change what a LoRA tells of itself, not its layers.", commands_lora.edit_lora, told.told_message)
-    sub.add_argument("file", type=Path, metavar="FILE")
+    sub.add_argument("file", type=_alone, metavar="FILE")
     for name in ("title", "trigger", "description"):
         sub.add_argument(f"--{name}", metavar="TEXT", help='"" takes it out')
     sub.add_argument("--thumbnail", type=Path, metavar="PICTURE", help="a small copy of it goes into the file")

@@ -15,6 +15,7 @@ from trainer.bars import bar, reach
 from trainer.commands import Asked, Result, loaded, told_remarks
 from trainer.errors import UsageError
 from trainer.home import Home
+from trainer.lora.contents import contents_of
 from trainer.recipe import LoraChoice, Request, infotext, recipe_of, write_png
 
 MOST = 100
@@ -23,14 +24,12 @@ MOST = 100
 
 def generate(asked: Asked, home: Home) -> Result:
     """`impasto generate`."""
-    from trainer.lora.file import header_of
-
     places = _places(asked.out, asked.count)
     said = _said(asked)
     origin, source = _origin(asked, said, home)
     loras = tuple(LoraChoice.parse(given) for given in asked.lora) or (origin.loras if origin else ())
     for choice in loras:
-        header_of(choice.path)  # a bad file is told of before a base is loaded
+        contents_of(choice.path)  # a bad file is told of before a base is loaded
     previewer = loaded(source)
     request = replace(origin or _usual(previewer.base), loras=loras, **said)
     requests = [replace(request, seed=request.seed + number) for number in range(asked.count)]
@@ -61,6 +60,12 @@ def _origin(asked: Asked, said: Mapping[str, Any], home: Home) -> tuple[Request 
             raise UsageError("Say what to draw: `impasto generate PROMPT --out PNG`, or name a picture with --from.")
         return None, asked.base or "starter"
     request, named = recipe_of(asked.origin, [asked.origin.parent, Path(), home.loras], said)
+    gone = next((choice.path for choice in request.loras if not choice.path.is_file()), None)
+    if gone and not asked.lora:
+        raise UsageError(
+            f"The picture was drawn with {gone}, which is neither beside it nor in {home.loras}: "
+            "put it there, or name with --lora what to draw with instead."
+        )
     return request, asked.base or _base_named(named, home)
 
 

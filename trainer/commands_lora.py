@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +28,41 @@ Result = dict[str, Any]
 
 def mix(asked: Asked, home: Home) -> Result:
     """`impasto mix`."""
+    import torch
+
+    from trainer.lora.file import lossless
     from trainer.lora.lineage import of_merge
+    from trainer.lora.merge import equalised, gathered, is_undone, is_whole, one_alpha
 
     out = _new_file(asked.out)
-    how = Merging(asked.method, Keep(asked.rank, asked.energy), asked.density, asked.seed)
+    how = Merging(asked.method, Keep(asked.rank, asked.energy), asked.density, asked.seed, asked.equal_strength)
     if len(asked.lora) < 2:
         raise UsageError("A mix takes at least two LoRAs: `impasto mix a.safetensors:0.8 b.safetensors:0.5 --out FILE`.")
     mix, sources = _sources(asked.lora)
     remarks = _told(_differences([(part.lora.name, Origin.told_by(part.lora.metadata)) for part in mix]))
-    layers = _merged(mix, how, "merging")
-    return {**_written(out, layers, of_merge(sources, how, out.stem, layers)), "method": how.method, "remarks": remarks}
+    found = gathered(equalised(mix) if how.equal_strength else mix)
+    made = _merged(found, how, "merging")
+    if is_undone(found, made):
+        remarks += _told(["These LoRAs cancel each other at these weights: the file changes nothing."])
+    layers = one_alpha(made)
+    matrices = (matrix for one in layers.values() for matrix in (one.up, one.down))
+    dtype = lossless(matrices) if is_whole(found, how) else torch.float16
+    more = "" if dtype is torch.float16 else " in float32, for float16 would lose some of it"
+    told = _written(out, layers, of_merge(sources, how, out.stem, layers), dtype, more)
+    return {**told, "method": how.method, "remarks": remarks}
 
 
 def bake(asked: Asked, home: Home) -> Result:
     """`impasto bake`."""
     from trainer.bases.bake import bake as baked
-    from trainer.bases.source import facts_at
+    from trainer.bases.source import facts_at, place_of
     from trainer.lora.lineage import recipe
 
     out = _new_file(asked.out)
-    if asked.base.is_dir():
+    place = place_of(str(asked.base)) or asked.base
+    if place.is_dir():
         raise UsageError(f"{asked.base} is a folder: LoRAs are baked into a single file, so choose a .safetensors checkpoint.")
-    base = Origin.of(facts_at(str(asked.base), asked.base))
+    base = Origin.of(facts_at(str(asked.base), place))
     mix, sources = _sources(asked.lora)
     made_on = [(part.lora.name, Origin.told_by(part.lora.metadata)) for part in mix]
     remarks = _told([remark.sentence for name, origin in made_on if (remark := compare(name, origin, base))])
@@ -60,7 +73,7 @@ def bake(asked: Asked, home: Home) -> Result:
             shown.total = total
             reach(shown, done)
 
-        changed = baked(asked.base, mix, out, {**texts, "impasto.recipe": recipe(sources, "bake")}, told)
+        changed = baked(place, mix, out, {**texts, "impasto.recipe": recipe(sources, "bake")}, told)
     size = out.stat().st_size
     message = f"{out}: {base.name} with {changed} weights changed, {size / 1e9:,.2f} GB."
     return {"base": str(out), "changed": changed, "size": size, "remarks": remarks, "message": message}
@@ -68,13 +81,20 @@ def bake(asked: Asked, home: Home) -> Result:
 
 def resize(asked: Asked, home: Home) -> Result:
     """`impasto resize`."""
+    import torch
+
     from trainer.lora.lineage import Source, model_hash, of_resize
+    from trainer.lora.merge import gathered, is_whole, one_alpha
     from trainer.lora.weights import Weighted
 
     out, how = _new_file(asked.out), Merging("svd", Keep(asked.rank, asked.energy))
     lora = _read(asked.file)
-    layers = _merged([Weighted(lora, 1.0, 1.0)], how, "resizing")
-    return _written(out, layers, of_resize(Source(lora, model_hash(asked.file)), how, out.stem, layers))
+    layers, dtype, more = lora.factors, _type_of(lora), f": it had no more than rank {how.keep.rank}, and is as it was"
+    if len(layers) < len(lora.layers) or any(layer.rank > (how.keep.rank or 0) for layer in layers.values()):
+        found = gathered([Weighted(lora, 1.0, 1.0)])
+        layers, more = one_alpha(_merged(found, how, "resizing")), ""
+        dtype = torch.float32 if dtype is torch.float32 and is_whole(found, how) else torch.float16
+    return _written(out, layers, of_resize(Source(lora, model_hash(asked.file)), how, out.stem, layers), dtype, more)
 
 
 def export_lora(asked: Asked, home: Home) -> Result:
@@ -83,7 +103,8 @@ def export_lora(asked: Asked, home: Home) -> Result:
 
     out = _new_file(asked.out)
     count = export(_read(asked.file), asked.form, asked.only, out)
-    return {"lora": str(out), "layers": count, "form": asked.form, "message": f"{out}: {count} layers, {asked.form}'s names."}
+    message = f"{out}: {count} layers in the form of {asked.form}."
+    return {"lora": str(out), "layers": count, "form": asked.form, "message": message}
 
 
 def edit_lora(asked: Asked, home: Home) -> Result:
@@ -121,23 +142,33 @@ def _sources(given: Sequence[str]) -> tuple[list[Any], list[Any]]:
     return mix, sources
 
 
-def _merged(mix: Sequence[Any], how: Any, what: str) -> Any:
-    """The layers of one LoRA made from a mix, with a bar."""
-    from trainer.lora.merge import gathered, merged, one_alpha
+def _merged(found: Mapping[str, Any], how: Merging, what: str) -> dict[str, Any]:
+    """The layers of one LoRA made from what there is to be added in each, with a bar."""
+    from trainer.lora.merge import merged
 
-    found, layers = gathered(mix), {}
+    layers = {}
     with bar(what, len(found)) as shown:
         for name, terms in found.items():
             layers[name] = merged(name, terms, how)
             reach(shown, len(layers))
-    return one_alpha(layers)
+    return layers
 
 
-def _written(out: Path, layers: Any, metadata: dict[str, str]) -> Result:
-    """Write a file that was merged or resized, and tell of it."""
+def _type_of(lora: Any) -> Any:
+    """The type that holds the numbers of a plain LoRA's matrices; 8 bits fit into float16."""
+    import torch
+
+    types = {matrix.dtype for layer in lora.factors.values() for matrix in (layer.up, layer.down)}
+    if types == {torch.bfloat16}:
+        return torch.bfloat16
+    return torch.float16 if types <= {torch.float16, torch.float8_e4m3fn, torch.float8_e5m2} else torch.float32
+
+
+def _written(out: Path, layers: Any, metadata: dict[str, str], dtype: Any, more: str) -> Result:
+    """Write a file that was merged or resized, and tell of it, with what `more` there is to say."""
     from trainer.lora.file import write
 
-    write(out, layers, metadata)
+    write(out, layers, metadata, dtype)
     ranks, size = sorted({layer.rank for layer in layers.values()}), out.stat().st_size
     rank = f"rank {ranks[0]}" + (f" to {ranks[-1]}" if len(ranks) > 1 else "")
     return {
@@ -145,7 +176,7 @@ def _written(out: Path, layers: Any, metadata: dict[str, str]) -> Result:
         "layers": len(layers),
         "ranks": ranks,
         "size": size,
-        "message": f"{out}: {len(layers)} layers of {rank}, {size / 1e6:,.1f} MB.",
+        "message": f"{out}: {len(layers)} layers of {rank}, {size / 1e6:,.1f} MB{more}.",
     }
 
 

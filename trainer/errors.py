@@ -77,9 +77,14 @@ _REASONS = {
     errno.ENOTDIR: "a part of that path is a file, not a folder: choose another folder",
 }
 
+_IN_USE = (32, 33)
+"""What Windows says of a file that is open elsewhere; as an `errno` it would be a missing permission."""
+
 
 def storage_reason(error: OSError) -> str:
     """What an `OSError` means for a person who wants to write a file."""
+    if getattr(error, "winerror", None) in _IN_USE:
+        return "another program has it open: close it there and try again"
     return _REASONS.get(error.errno or 0, f"{error.strerror or error}")
 
 

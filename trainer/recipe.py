@@ -11,8 +11,9 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, get_args
 
 from PIL import Image, UnidentifiedImageError
@@ -23,10 +24,16 @@ from trainer.home import write_atomically
 from trainer.settings import STYLE_BLOCK, Prediction
 
 Sampler = Literal[
-    "Euler", "Euler a", "Heun", "DPM++ 2M", "DPM++ 2M Karras", "DPM++ 2M SDE", "DPM++ 2M SDE Karras", "UniPC", "DDIM", "LCM"
+    "Euler", "Euler a", "Heun", "DPM++ 2M", "DPM++ 2M Karras", "DPM++ SDE", "DPM++ SDE Karras", "DPM++ 2M SDE",
+    "DPM++ 2M SDE Karras", "UniPC", "DDIM", "LCM",
 ]  # fmt: skip
 """The ways from noise to a picture, by the names that people know."""
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
+
+
+def sampler_named(name: str) -> str:
+    """A sampler by its name in whatever case; the name itself if there is none such."""
+    return next((known for known in SAMPLERS if known.casefold() == name.casefold()), name)
 
 
 _STYLE = (("unet", 0.0), (STYLE_BLOCK, 1.0))
@@ -166,6 +173,8 @@ class Request:
                 raise UsageError(f"{name} must be from {least} to {most}, not {getattr(self, name)}.")
         if self.sampler not in SAMPLERS:
             raise UsageError(f"There is no sampler {self.sampler}. Choose one of: {', '.join(SAMPLERS)}.")
+        if self.prediction not in ("auto", *get_args(Prediction)):
+            raise UsageError(f"A base predicts {' or '.join(get_args(Prediction))}, or auto for what its file tells.")
         if self.width % 32 or self.height % 32:
             raise UsageError(f"Width and height must be multiples of 32, not {self.width}x{self.height}.")
 
@@ -175,7 +184,10 @@ class Request:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Request:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`. Raises `UsageError`; `TypeError`, `KeyError` for values of another kind."""
+        for name, value in values.items():
+            if type(value) is not type(_DEFAULTS[name]) and (name, type(value)) != ("cfg", int):
+                raise TypeError(f"{name} is {value!r}")
         loras = tuple(LoraChoice.from_json(lora) for lora in values["loras"])
         return cls(**{**values, "loras": loras})
 
@@ -186,19 +198,19 @@ _DEFAULTS = Request("").to_json()
 def infotext(request: Request, base: str) -> str:
     """The recipe in A1111's words, LoRAs as `<lora:name:weight>` tags; what those words lose stands behind them as JSON."""
     loras = [replace(lora, path=Path(lora.path.name)) for lora in request.loras if lora.heard or request.equal_strength]
-    base = Path(base).name.removesuffix(".safetensors") if Path(base).is_absolute() else base
+    base = _without_folder(base)
     named = {**replace(request, loras=tuple(loras)).to_json(), "base": base}
     lines = [request.prompt + "".join(map(_tag, loras))]
     if request.negative:
         lines.append(f"Negative prompt: {request.negative}")
     lines.append(
         f"Steps: {request.steps}, Sampler: {request.sampler}, CFG scale: {_short(request.cfg)}, Seed: {request.seed}, "
-        f"Size: {request.width}x{request.height}, Model: {Path(base).name.removesuffix('.safetensors')}"
+        f"Size: {request.width}x{request.height}, Model: {_quoted(Path(base).name.removesuffix('.safetensors'))}"
     )
     text = "\n".join(lines)
     kept = _in_words(text)
     lost = {name: value for name, value in named.items() if value != kept.get(name, _DEFAULTS.get(name))}
-    return f"{text}, Impasto: {json.dumps(json.dumps(lost))}" if lost else text
+    return f"{text}, Impasto: {_quoted(json.dumps(lost))}" if lost else text
 
 
 def read_infotext(text: str, said: Mapping[str, Any] | None = None) -> tuple[Request, str]:
@@ -209,11 +221,11 @@ def read_infotext(text: str, said: Mapping[str, Any] | None = None) -> tuple[Req
     """
     try:
         values = _in_words(text)
-        ours = _settings(text).get("Impasto")
-        values = {**values, **(json.loads(json.loads(ours)) if ours else {}), **(said or {})}
-        base = str(values.pop("base", ""))
+        ours = _divided(text)[1].get("Impasto")
+        values = {**values, **(json.loads(ours) if ours else {}), **(said or {})}
+        base = _without_folder(str(values.pop("base", "")))
         return Request.from_json(values), base
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError(f"The picture's recipe is damaged, or of a program that is not known here ({error}).") from None
 
 
@@ -225,7 +237,7 @@ def recipe_of(picture: Path, folders: Sequence[Path], said: Mapping[str, Any] | 
     try:
         with Image.open(picture) as opened:
             text = opened.info.get("parameters")
-    except (OSError, UnidentifiedImageError):
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
         raise UsageError(f"{picture} is no picture that can be read.") from None
     if not isinstance(text, str):
         raise UsageError(f"{picture.name} carries no recipe: draw with Impasto or A1111, and send the file as it is.")
@@ -235,8 +247,14 @@ def recipe_of(picture: Path, folders: Sequence[Path], said: Mapping[str, Any] | 
 
 
 def _found(path: Path, folders: Sequence[Path]) -> Path:
-    """Where a file lies; only its name if nowhere."""
-    return next((folder / path.name for folder in folders if (folder / path.name).is_file()), path)
+    """Where a file lies; only its name if nowhere. A picture of somebody else's must not say where to look."""
+    return next((folder / path.name for folder in folders if (folder / path.name).is_file()), Path(path.name))
+
+
+def _without_folder(base: str) -> str:
+    """A base as a recipe may name it: a path from the root is of one computer alone, and a stranger's is not to be tried."""
+    path = PureWindowsPath(base)  # which knows both kinds of slashes
+    return path.name.removesuffix(".safetensors") if path.anchor or base.startswith("~") else base
 
 
 def _tag(lora: LoraChoice) -> str:
@@ -251,17 +269,33 @@ _SETTING = re.compile(r'\s*(\w[\w \-/]{1,40}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$
 """As A1111 reads the last line: names and values, which are quoted if they hold a comma."""
 
 
-def _settings(text: str) -> dict[str, str]:
-    """The last line's values by their names."""
-    return dict(_SETTING.findall(text.strip().rpartition("\n")[2]))
+def _quoted(text: str) -> str:
+    """A value of the last line, as A1111 writes it."""
+    return json.dumps(text) if re.search('[,:\n"]', text) else text
+
+
+def _unquoted(value: str) -> str:
+    """The inverse of `_quoted`; what is quoted otherwise stays as it is."""
+    with suppress(ValueError):
+        return str(json.loads(value)) if value[:1] == '"' else value
+    return value
+
+
+def _divided(text: str) -> tuple[str, dict[str, str]]:
+    """What stands above the last line, and the last line's values by their names; the first of a name counts."""
+    above, _, last = text.replace("\r\n", "\n").rstrip().rpartition("\n")
+    return above, {name: _unquoted(value) for name, value in reversed(_SETTING.findall(last))}
 
 
 def _in_words(text: str) -> dict[str, Any]:
     """What A1111's words say of a request, as its plain values. Raises `ValueError`, `KeyError`."""
-    known, above = _settings(text), text.rpartition("\n")[0]
+    above, known = _divided(text)
     prompt, _, negative = f"\n{above}".partition("\nNegative prompt: ")
     prompt = prompt[1:]
-    loras = [[f"{name}.safetensors", float(unet or text or 1), float(text or 1)] for name, text, unet in _TAG.findall(prompt)]
+    loras = [
+        [re.split(r"[\\/]", name)[-1] + ".safetensors", float(unet or text or 1), float(text or 1)]
+        for name, text, unet in _TAG.findall(prompt)
+    ]
     width, _, height = known["Size"].partition("x")
     sampler = " ".join(known[name] for name in ("Sampler", "Schedule type") if known.get(name, "Automatic") != "Automatic")
     return {

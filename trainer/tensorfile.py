@@ -16,13 +16,22 @@ from typing import Any, NamedTuple
 from trainer.errors import ImpastoError
 
 LARGEST_HEADER = 32 * 2**20
-MOST_TENSORS = 100_000
+_ORDINARY = 2 * 2**20
+"""Bytes of a header that cannot cost much, whatever is in it."""
+_MOST_TENSORS = 30_000
+"""Ten times as many as a model of SDXL has; each has three brackets in a header, and texts have some too."""
+_MOST_COMMAS = 500_000
+"""In a header: each tensor has eight at most, and texts the others, such as how often each tag occurs."""
 _SAME = "download or copy it again"
 _FOREIGN = {
     b"GGUF": "is a GGUF file: Impasto reads .safetensors, so get the model in that form",
     b"version https://git-lfs": f"is only a pointer to the file (git LFS), not the file itself: {_SAME}, with git lfs",
     b"<!DOCTYPE": f"is a web page that was saved in place of the file: {_SAME}, logged in if the site asks for it",
     b"<html": f"is a web page that was saved in place of the file: {_SAME}, logged in if the site asks for it",
+    b"\x89PNG": "is a picture: choose a .safetensors file",
+    b"\xff\xd8\xff": "is a picture: choose a .safetensors file",
+    b"RIFF": "is a picture: choose a .safetensors file",
+    b"GIF8": "is a picture: choose a .safetensors file",
     b"Rar!": "is an archive: unpack it",
     b"7z\xbc\xaf": "is an archive: unpack it",
 }
@@ -55,7 +64,7 @@ def read_header(path: Path, refusal: type[ImpastoError]) -> Header:
     """The header of a file, checked against the file's size. Raises `refusal` with a sentence that says what the file is."""
     text = header_text(path, refusal)
     try:
-        table = _table(text)
+        table = json.loads(text)
     except (ValueError, RecursionError):  # no JSON, no text, or a number of more digits than Python reads
         raise refusal(f"{path.name} has a damaged header: {_SAME}.") from None
     tensors, metadata = _parsed(path.name, table, refusal)
@@ -76,11 +85,14 @@ def header_text(path: Path, refusal: type[ImpastoError]) -> bytes:
         with path.open("rb") as file:
             length = _length(path.name, file.read(24), path.stat().st_size, refusal)
             file.seek(8)
-            return file.read(length)
+            text = file.read(length)
     except FileNotFoundError:
         raise refusal(f"There is no file {path}.") from None
     except (OSError, ValueError) as error:
         raise refusal(f"{path} cannot be opened ({getattr(error, 'strerror', None) or error}).") from None
+    if len(text) > _ORDINARY and (text.count(b"[") + text.count(b"{") > 4 * _MOST_TENSORS or text.count(b",") > _MOST_COMMAS):
+        raise refusal(f"{path.name} lists more than any model for SDXL holds: choose another file.")  # before it costs memory
+    return text
 
 
 def metadata_of(name: str, text: bytes, refusal: type[ImpastoError]) -> dict[str, str]:
@@ -93,22 +105,12 @@ def metadata_of(name: str, text: bytes, refusal: type[ImpastoError]) -> dict[str
         raise refusal(f"{name} has a damaged header: {_SAME}.") from None
 
 
-def _table(text: bytes) -> Any:
-    """A header's JSON, unless it is larger than a model's ever is: that is seen before memory is spent on it.
-
-    Raises `ValueError`.
-    """
-    if text.count(b"[") + text.count(b"{") > 4 * MOST_TENSORS:
-        raise ValueError
-    return json.loads(text)
-
-
 def _length(name: str, start: bytes, size: int, refusal: type[ImpastoError]) -> int:
     """The header's length, from the first bytes of a file."""
     if size == 0:
         raise refusal(f"{name} is empty: {_SAME}.")
     for magic, what in _FOREIGN.items():
-        if start.lstrip().lower().startswith(magic.lower()):
+        if start.lstrip().lower().startswith(magic.lower()) and start[8:9] != b"{":  # a header's length is any bytes
             raise refusal(f"{name} {what}.")
     if start[:2] in _PICKLES and start[8:9] != b"{":  # a header of 640 bytes begins with b"\x80\x02" as well
         raise refusal(f"{name} is a pickle, which can run code when it is opened: get the model as .safetensors.")
@@ -125,8 +127,6 @@ def _parsed(name: str, table: Any, refusal: type[ImpastoError]) -> tuple[dict[st
     try:
         found = dict(table)
         metadata = {str(key): str(text) for key, text in found.pop("__metadata__", {}).items()}
-        if len(found) > MOST_TENSORS:
-            raise ValueError
         tensors = {key: _tensor(entry) for key, entry in found.items()}
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise refusal(f"{name} has a damaged header: {_SAME}.") from None
@@ -135,7 +135,7 @@ def _parsed(name: str, table: Any, refusal: type[ImpastoError]) -> tuple[dict[st
 
 def _tensor(entry: Mapping[str, Any]) -> TensorInfo:
     begin, end = entry["data_offsets"]
-    shape = tuple(int(side) for side in entry["shape"])
-    if not 0 <= begin <= end or any(side < 0 for side in shape):
+    shape = tuple(map(int, entry["shape"]))
+    if not 0 <= begin <= end or min(shape, default=0) < 0:
         raise ValueError
     return TensorInfo(str(entry["dtype"]), shape, int(begin), int(end))

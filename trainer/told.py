@@ -72,10 +72,16 @@ def any_unknown(result: Result) -> bool:
     return any("error" in file for file in result.get("files", []))
 
 
+_TEXTS = {"title": "modelspec.title", "about": "modelspec.description", "best at": "impasto.preferred_weight"}
+"""What a LoRA may tell of itself, and by what names."""
+
+
 def _told_lora(file: Result) -> list[str]:
+    texts = {name: file["metadata"].get(key, "") for name, key in _TEXTS.items()}
     ranks = (f"{rank if rank != '0' else 'none'} ({count} layers)" for rank, count in file["ranks"].items())
     lines = [
         f"{file['name']}",
+        *(f"  {name:<8} {text}" for name, text in texts.items() if text),
         f"  base     {file['base'] or 'not told'}",
         f"  trigger  {file['trigger'] or 'none'}",
         "  layers   " + ", ".join(f"{part} {count}" for part, count in file["modules"].items()),
@@ -83,7 +89,8 @@ def _told_lora(file: Result) -> list[str]:
         "  rank     " + ", ".join(ranks),
         "  alpha    " + (", ".join(file["alphas"]) or "none"),
         *(f"  ignored  {count} tensors: {reason}" for reason, count in file["ignored"].items()),
-        *(f"  unknown  {key}" for key in file["unknown"]),
+        *(f"  unknown  {key}" for key in file["unknown"][:20]),
+        *([f"  unknown  and {more} more"] if (more := len(file["unknown"]) - 20) > 0 else []),
     ]
     if file["anatomy"]["blocks"]:
         lines.append("  change   " + ", ".join(f"{part} {size:.4g}" for part, size in file["change"].items()))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,47 @@ def test_the_file_holds_what_the_live_mix_is(file: Path, tmp_path: Path) -> None
     assert heard[-1] == (len(before), len(before))
     with safe_open(tmp_path / "out.safetensors", "pt") as opened:
         assert opened.metadata() == {"modelspec.title": "Base", "impasto.recipe": "{}"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_sums_are_rounded_once(tmp_path: Path, dtype: torch.dtype) -> None:
+    file = checkpoint.write_file(tmp_path / "base.safetensors", checkpoint.tensors(dtype))
+    key = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q.weight"
+    name = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
+    before, random = load_file(file)[key], torch.Generator().manual_seed(1)
+    side, mix, wanted = before.shape[0], [], before.double().numpy()
+    for weight in (0.3**0.5, -(0.7**0.5)):  # whose products are never half way between two numbers
+        down, up = (torch.randn(shape, generator=random).half() * 0.1 for shape in ((4, side), (side, 4)))
+        mix.append(Weighted(LoraFile("style", {name: Factors(down, up, 3.0)}, {}), weight, 1.0))
+        wanted = wanted + weight * 0.75 * (up.double().numpy() @ down.double().numpy())
+    bake(file, mix, tmp_path / "out.safetensors", {}, lambda *_: None)
+    after = load_file(tmp_path / "out.safetensors")
+    assert torch.equal(after[key], torch.from_numpy(wanted).to(dtype))
+    assert all(torch.equal(tensor, after[other]) for other, tensor in load_file(file).items() if other != key)
+
+
+def test_too_full_a_disk_is_told_before_anything_is_written(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, out = Weighted(a_lora(loaded(file), 1, every=99), 1.0, 1.0), tmp_path / "new" / "out.safetensors"
+    room = namedtuple("room", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room(file.stat().st_size - 1))
+    with pytest.raises(StorageError, match=r"needs 0\.\d+ GB, of which .* has 0\.\d+ GB free"):
+        bake(file, [part], out, {}, lambda *_: None)
+    assert os.listdir(tmp_path) == ["base.safetensors"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room(2 * file.stat().st_size))
+    bake(file, [part], out, {}, lambda *_: None)
+    assert out.exists()
+
+
+def test_a_base_that_goes_away_is_told_of(file: Path, tmp_path: Path) -> None:
+    def cut(done: int, _: int) -> None:
+        if done == 1:
+            os.truncate(file, file.stat().st_size // 2)
+
+    with pytest.raises(BaseModelError, match=r"base\.safetensors was changed while it was read: bake again\.$"):
+        bake(file, [Weighted(a_lora(loaded(file), 1, every=99), 1.0, 1.0)], tmp_path / "out.safetensors", {}, cut)
+    assert os.listdir(tmp_path) == ["base.safetensors"]
 
 
 def test_bfloat16_becomes_float16_where_it_changes(tmp_path: Path) -> None:

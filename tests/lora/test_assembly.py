@@ -126,7 +126,12 @@ def test_a_file_of_old_diffusers_is_read(pipe: Any, tmp_path: Path) -> None:
 
 
 KINDS = {
-    "LoRA": LoraConfig(r=4, lora_alpha=3, target_modules=ALL, alpha_pattern={"to_q": 7}),
+    "LoRA": LoraConfig(
+        r=4,
+        lora_alpha=3,
+        target_modules=ALL,
+        alpha_pattern={"^mid_block.attentions.0.proj_in": 9, r"resnets\.0\.conv1$": 2, "to_q": 7},
+    ),
     "DoRA": LoraConfig(r=4, lora_alpha=3, target_modules=ALL, use_dora=True),
     "LoHa": LoHaConfig(r=4, alpha=3, target_modules=ALL),
     "LoHa in convolutions": LoHaConfig(r=4, alpha=3, target_modules=["conv1"], use_effective_conv2d=True),
@@ -154,13 +159,31 @@ def test_settings_that_are_damaged_are_told_of(tmp_path: Path, text: str) -> Non
         LoraFile.read(path)
 
 
-def test_settings_without_sense_leave_the_rank_for_alpha(tmp_path: Path) -> None:
-    path = tmp_path / "a.safetensors"
+def patterned(path: Path, pattern: object, alpha: object = "x") -> LoraFile:
+    """A file whose settings are these."""
     key = "unet.down_blocks.1.attentions.0.proj_in.lora_"
     tensors = {f"{key}A.weight": torch.ones(2, 6), f"{key}B.weight": torch.ones(6, 2)}
-    save_file(tensors, path, {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": "x", "unet.alpha_pattern": None})})
-    (layer,) = LoraFile.read(path).factors.values()
+    settings = {"unet.lora_alpha": alpha, "unet.r": 2, "unet.alpha_pattern": pattern}
+    save_file(tensors, path, {"lora_adapter_metadata": json.dumps(settings)})
+    return LoraFile.read(path)
+
+
+@pytest.mark.parametrize("pattern", [None, ["proj_in"], "proj_in", {"proj_in": "x"}], ids=str)
+def test_settings_without_sense_leave_the_rank_for_alpha(tmp_path: Path, pattern: object) -> None:
+    (layer,) = patterned(tmp_path / "a.safetensors", pattern).factors.values()
     assert layer.alpha == 2
+
+
+def test_the_beginning_of_a_path_is_not_its_end(tmp_path: Path) -> None:
+    """As PEFT has it: behind ^ stands the whole path."""
+    for pattern, alpha in (("proj_in", 3), ("^proj_in", 4), ("^down_blocks.1.attentions.0.proj_in", 3), ("0.proj_in$", 3)):
+        (layer,) = patterned(tmp_path / "a.safetensors", {pattern: 3}, alpha=4).factors.values()
+        assert layer.alpha == alpha, pattern
+
+
+def test_alphas_by_an_expression_are_refused_rather_than_guessed(tmp_path: Path) -> None:
+    with pytest.raises(LoraFileError, match=r"cannot be used: it tells alphas by a pattern that is not read .*\(\.\*proj\)\.$"):
+        patterned(tmp_path / "a.safetensors", {".*proj": 3}, alpha=4)
 
 
 # Tensors that make no layer ---------------------------------------------------------------------------------------------
@@ -181,9 +204,11 @@ MISFITS: dict[str, tuple[str, dict[str, tuple[int, ...]], str]] = {
     "LoKr lacks a factor": (LINEAR, {"lokr_w1": (2, 2), "lokr_w2_a": (2, 2)}, "lacks"),
     "LoKr of no size": (LINEAR, {"lokr_w1": (2, 0), "lokr_w2": (2, 2)}, "fit"),
     "LoKr of three sides": (LINEAR, {"lokr_w1": (2, 2, 2), "lokr_w2": (2, 2)}, "fit"),
+    "LoRA and LoHa": (LINEAR, {**LOW, **WHOLE}, "in several ways (hada, lora)"),
+    "LoRA and a difference": (LINEAR, {**LOW, "diff": (5, 4)}, "in several ways (diff, lora)"),
     "tucker of another rank": (CONV, {**LOW, "lora_mid.weight": (3, 2, 3, 3)}, "fit"),
     "tucker in a linear layer": (LINEAR, {**LOW, "lora_mid.weight": (2, 2, 3, 3)}, "fit"),
-    "difference of one side": (LINEAR, {"diff": (4,)}, "fit"),
+    "difference of three sides": (LINEAR, {"diff": (4, 4, 4)}, "fit"),
     "difference outside its window": (CONV, {"diff": (4, 4, 5, 5)}, "fit"),
     "magnitudes of another size": (LINEAR, {**LOW, "dora_scale": (3, 1)}, "magnitudes"),
     "magnitudes for each number": (LINEAR, {**LOW, "dora_scale": (5, 4)}, "magnitudes"),

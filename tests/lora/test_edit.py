@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
 
 from tests.lora.test_file import CONV, UNET, factors, windows
@@ -98,6 +98,36 @@ def test_what_goes_wrong_leaves_the_file_as_it_was(style: Path, monkeypatch: pyt
         edit(style, {"modelspec.title": "x"})
     assert style.read_bytes() == before
     assert [entry.name for entry in style.parent.iterdir()] == ["style.safetensors"]
+
+
+def test_a_photograph_stands_upright(style: Path, tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (300, 100), "red").save(tmp_path / "photo.jpg", exif=turned)
+    edit(style, Edit(thumbnail=tmp_path / "photo.jpg").texts())
+    content = base64.b64decode(LoraFile.read(style).metadata["modelspec.thumbnail"].partition(",")[2])
+    with Image.open(io.BytesIO(content)) as picture:
+        assert (picture.width, picture.height) == (85, SIDE)
+
+
+@pytest.mark.parametrize("what", ["a letter", "cut off", "too large"])
+def test_what_is_no_picture_is_told_of(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "given.png"
+    Image.effect_noise((200, 200), 90).save(path)
+    match what:
+        case "a letter":
+            path.write_text("This is a letter.")
+        case "cut off":
+            path.write_bytes(path.read_bytes()[:5000])
+        case "too large":
+            monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(PictureError, match=r"given\.png cannot be read as a picture: choose a PNG or JPEG\.$"):
+        Edit(thumbnail=path).texts()
+
+
+def test_texts_that_are_no_unicode_do_not_stop_an_edit(style: Path) -> None:
+    edit(style, {"modelspec.title": "odd \udcff"})
+    assert LoraFile.read(style).metadata["modelspec.title"] == "odd ?"
 
 
 def test_texts_that_no_header_holds_are_refused(style: Path) -> None:

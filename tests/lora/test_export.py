@@ -14,7 +14,7 @@ from torch import nn
 from tests.lora.test_layer import answer, apart
 from trainer.errors import LoraFileError
 from trainer.lora.adapter import Adapter
-from trainer.lora.delta import Difference, Factors
+from trainer.lora.delta import Difference, Dora, Factors
 from trainer.lora.export import export
 from trainer.lora.file import LoraFile, write
 from trainer.lora.keys import COMPONENTS, Component, component_of
@@ -153,3 +153,6 @@ def test_other_kinds_are_refused(tmp_path: Path) -> None:
     lora = LoraFile("style", {LINEAR: Difference(torch.ones(8, 8))}, {})
     with pytest.raises(LoraFileError, match=r"^style holds full layers, .*`impasto resize` makes a plain LoRA of it"):
         export(lora, "diffusers", None, tmp_path / "out.safetensors")
+    dora = Dora(Factors(torch.ones(2, 8), torch.ones(8, 2), 2.0), torch.ones(8), "out")
+    with pytest.raises(LoraFileError, match=r"^style is a DoRA, .* bake it into a base\.$"):
+        export(LoraFile("style", {LINEAR: dora}, {}), "diffusers", None, tmp_path / "out.safetensors")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,14 @@ def test_what_is_no_safetensors_file_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_text("This is a letter.")
     with pytest.raises(LoraFileError, match="not a safetensors file"):
         facts_of(tmp_path / "a.safetensors")
+
+
+def test_a_header_that_is_made_to_be_slow_is_not(tmp_path: Path) -> None:
+    text = b'{"a' + b'lora_down.weight":{' * 50_000 + b'"}'
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    start = time.process_time()
+    assert facts_of(tmp_path / "a.safetensors").ranks == ()
+    assert time.process_time() - start <= 0.5
 
 
 LIST = """

@@ -144,6 +144,9 @@ def test_other_names_are_unknown(key: str) -> None:
         ("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight", "Stable Diffusion 3"),
         ("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", "Stable Diffusion 3"),
         ("diffusion_model.blocks.0.attn.lora_A.weight", "another kind of model"),
+        ("diffusion_model.transformer_blocks.0.attn.lora_A.weight", "another kind of model"),
+        ("base_model.model.blocks.0.attn.lora_A.weight", "another kind of model"),
+        ("lora_transformer_transformer_blocks_0_attn_to_q.lora_down.weight", "another kind of model"),
     ],
 )
 def test_loras_for_other_bases_are_known_by_a_name(key: str, what: str) -> None:

@@ -21,12 +21,12 @@ def test_the_recipe_is_in_the_header(tmp_path: Path) -> None:
     digests = [one.metadata["sshs_model_hash"] for one in loras]
     assert [model_hash(path) for path in files] == digests
     sources = [Source(loras[0], digests[0], 0.8, 0.4), Source(loras[1], digests[1], -0.5, -0.5)]
-    how = Merging("dare", Keep(rank=4), density=0.3, seed=7)
+    how = Merging("dare", Keep(rank=4), density=0.3, seed=7, equal_strength=True)
     layers = made([Weighted(loras[0], 0.8, 0.4), Weighted(loras[1], -0.5, -0.5)])
     write(tmp_path / "both.safetensors", layers, of_merge(sources, how, "both", layers))
     told = LoraFile.read(tmp_path / "both.safetensors").metadata
     assert json.loads(told["impasto.recipe"]) == {
-        "method": "dare", "rank": 4, "density": 0.3, "seed": 7,
+        "method": "dare", "rank": 4, "density": 0.3, "seed": 7, "equal_strength": True,
         "inputs": [
             {"name": "glass", "hash": digests[0], "unet": 0.8, "text": 0.4},
             {"name": "ink", "hash": digests[1], "unet": -0.5, "text": -0.5},
@@ -41,9 +41,10 @@ def test_the_recipe_is_in_the_header(tmp_path: Path) -> None:
 
 
 def test_a_smaller_lora_tells_what_it_told_and_how_it_was_made() -> None:
-    source = Source(LoraFile("ink", {}, {"modelspec.title": "Ink", "ss_network_dim": "64", "ss_network_args": "{}"}), "abc")
+    form = {"ss_network_dim": "64", "ss_network_args": "{}", "lora_adapter_metadata": "{}"}
+    source = Source(LoraFile("ink", {}, {"modelspec.title": "Ink", **form}), "abc")
     layers = made(MIX, "svd", Keep(energy=0.9))
     told = of_resize(source, Merging("svd", Keep(energy=0.9)), "small", layers)
     assert (told["modelspec.title"], told["ss_network_dim"], told["ss_output_name"]) == ("Ink", "Dynamic", "small")
-    assert "ss_network_args" not in told
+    assert not {"ss_network_args", "lora_adapter_metadata"} & told.keys(), "they are of the form that it had"
     assert json.loads(told["impasto.recipe"])["energy"] == 0.9

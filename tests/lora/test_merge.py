@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
@@ -11,10 +12,10 @@ from diffusers import StableDiffusionXLPipeline
 from tests.lora.test_layer import answer
 from tests.lora.test_mix import a_lora, adapted, weights
 from trainer.errors import LoraFileError, UsageError
-from trainer.lora.delta import Dora, Factors, Hadamard, Layer, Pair
+from trainer.lora.delta import Difference, Dora, Factors, Hadamard, Kronecker, Layer, Pair
 from trainer.lora.file import LoraFile, write
 from trainer.lora.keys import component_of
-from trainer.lora.merge import dare, gathered, merged, one_alpha, ties
+from trainer.lora.merge import dare, equalised, gathered, is_whole, merged, one_alpha, ties
 from trainer.lora.mix import Canvas
 from trainer.lora.ways import ALL, Keep, Merging, Method
 from trainer.lora.weights import Weighted
@@ -91,6 +92,52 @@ def test_exact_is_the_true_sum() -> None:
         assert one.shape == total(MIX, name).shape
         assert apart(one.change(), total(MIX, name)) <= 1e-6
     assert {name: one.rank for name, one in found.items()} == {LINEAR: 10, OTHER: 5, CONV: 10, POINT: 10, TEXT: 3}
+
+
+def test_kinds_add_up() -> None:
+    random = torch.Generator().manual_seed(5)
+    first, second = (Pair(torch.randn(20, 2, generator=random) * 0.1, torch.randn(2, 12, generator=random)) for _ in range(2))
+    kinds: list[Layer] = [
+        Hadamard(first, second, 1.0, torch.Size((20, 12))),
+        Kronecker(torch.randn(4, 3, generator=random), torch.randn(5, 4, generator=random) * 0.1, 1.0, torch.Size((20, 12))),
+        Difference(torch.randn(20, 12, generator=random) * 0.1),
+    ]
+    mix = [Weighted(LoraFile("odd", {LINEAR: kind}, {}), 0.7, 0.0) for kind in kinds]
+    wanted = total(MIX, LINEAR) + sum(0.7 * kind.change().double() for kind in kinds)
+    found = made([*mix, *MIX])
+    assert apart(found[LINEAR].change(), wanted) <= 1e-6
+    assert apart(found[TEXT].change(), total(MIX, TEXT)) <= 1e-6
+
+
+def test_loras_of_a_text_encoder_alone_add_up() -> None:
+    mix = [Weighted(lora(seed, 3, 1.5, LINEAR, OTHER, CONV, POINT), 9.0, 0.5) for seed in (1, 2)]
+    found = made(mix)
+    assert found.keys() == {TEXT}
+    assert apart(found[TEXT].change(), total(mix, TEXT)) <= 1e-6
+    assert [part.unet for part in equalised(mix)] == [9.0, 9.0]
+
+
+def test_equal_strength_is_of_the_unets_change() -> None:
+    mix = [Weighted(lora(1, 3, 1.5), 1.0, 0.3), Weighted(lora(2, 5, 40.0), 1.0, 1.0), Weighted(lora(3, 2, 2.0), -0.5, 1.0)]
+    found = equalised(mix)
+    assert [part.text for part in found] == [part.text for part in mix]
+    sizes = [torch.cat([change(part, name).flatten() for name in (LINEAR, OTHER, CONV, POINT)]).norm() for part in found]
+    torch.testing.assert_close(torch.stack(sizes) / sizes[0], torch.tensor([1.0, 1.0, 0.5], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("method", "keep", "whole"),
+    [
+        ("exact", ALL, True),
+        ("svd", Keep(rank=9), False),
+        ("svd", Keep(rank=10), True),
+        ("svd", Keep(energy=0.999), False),
+        ("svd", Keep(energy=1.0), True),
+        ("ties", Keep(energy=1.0), False),
+    ],
+)
+def test_it_is_known_whether_something_is_left_out(method: Method, keep: Keep, whole: bool) -> None:
+    assert is_whole(gathered(MIX), Merging(method, keep)) == whole
 
 
 def test_svd_of_the_full_rank_is_the_true_sum() -> None:
@@ -205,6 +252,18 @@ def ties_of_the_paper(found: list[torch.Tensor], density: float) -> torch.Tensor
 def test_ties_is_the_papers_on_whole_changes(name: str, density: float) -> None:
     found = made(MIX, "ties", Keep(energy=1.0), density=density)[name]
     assert apart(found.change(), ties_of_the_paper(changes(MIX, name), density)) <= 1e-6
+
+
+def test_ties_of_many_rows_is_done_by_parts() -> None:
+    found = [torch.randn(150, 7, generator=torch.Generator().manual_seed(seed)).double() for seed in range(3)]
+    trimmed = []
+    for one in found:
+        least = np.sort(np.abs(one.numpy()), axis=None)[-round(0.3 * one.numel())]
+        trimmed.append(np.where(np.abs(one.numpy()) >= least, one.numpy(), 0))
+    side = np.sign(sum(trimmed))
+    agreeing = [np.where(np.sign(one) == side, one, 0) for one in trimmed]
+    counts = sum((one != 0).astype(int) for one in agreeing)
+    assert apart(ties(found, 0.3), torch.from_numpy(sum(agreeing) / np.maximum(counts, 1))) <= 1e-12
 
 
 def test_ties_is_made_low_rank_at_the_end() -> None:

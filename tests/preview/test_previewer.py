@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -17,6 +19,7 @@ from trainer.errors import DrawingError, LoraFileError
 from trainer.lora.adapter import Adapter
 from trainer.lora.delta import Factors
 from trainer.lora.file import LoraFile, write
+from trainer.lora.keys import COMPONENTS, Component
 from trainer.lora.mix import Canvas
 from trainer.lora.shape import Shape
 from trainer.lora.weights import Weighted
@@ -36,10 +39,15 @@ def previewer(folder: Path) -> Previewer:
     return Previewer(load_base(str(folder), torch.device("cpu"), torch.float32))
 
 
-def save_lora(folder: Path, path: Path, seed: int = 1, strength: float = 0.5) -> Path:
-    """A LoRA with random changes in all three parts, alpha not the rank."""
+PLAIN = Shape(4, 2.0)
+
+
+def save_lora(
+    folder: Path, path: Path, seed: int = 1, strength: float = 0.5, shape: Shape = PLAIN, of: Sequence[Component] = COMPONENTS
+) -> Path:
+    """A LoRA with random changes in all three parts, or in those named; alpha not the rank."""
     base = load_base(str(folder), torch.device("cpu"), torch.float32)
-    adapter = Adapter.inject(base.parts, Shape(4, 2.0), seed=seed)
+    adapter = Adapter.inject({component: base.parts[component] for component in of}, shape, seed=seed)
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, layer in adapter.named():
@@ -78,14 +86,25 @@ def ours(folder: Path, asked: Request) -> torch.Tensor:
 
 def theirs(folder: Path, asked: Request, kind: str = "pt") -> Any:
     """diffusers' picture from the same noise."""
-    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = pipeline_of(folder)
     names = [f"lora{number}" for number in range(len(asked.loras))]
     for name, choice in zip(names, asked.loras, strict=True):
         pipeline.load_lora_weights(choice.path, adapter_name=name)
     if names:
         weights = [{"unet": c.unet, "text_encoder": c.text, "text_encoder_2": c.text} for c in asked.loras]
         pipeline.set_adapters(names, weights)
+    return drawn_by(pipeline, asked, kind)
+
+
+def pipeline_of(folder: Path) -> Any:
+    """diffusers' own pipeline, silent."""
+    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def drawn_by(pipeline: Any, asked: Request, kind: str = "pt") -> Any:
+    """A pipeline's picture with the LoRAs that it has, from our noise."""
     drawn = pipeline(
         asked.prompt, negative_prompt=asked.negative or None, num_inference_steps=asked.steps, guidance_scale=asked.cfg,
         width=asked.width, height=asked.height, latents=first_noise((asked.seed,), asked.height, asked.width), output_type=kind,
@@ -121,12 +140,42 @@ def test_two_loras_give_diffusers_picture(toy_base: Path, lora: Path, other: Pat
     assert furthest(ours(toy_base, asked), theirs(toy_base, asked)) <= CLOSE
 
 
-def test_a_lora_of_every_sdxl_layer_gives_diffusers_picture(full_base: Path, tmp_path: Path) -> None:
-    path = save_lora(full_base, tmp_path / "full.safetensors", strength=0.2)
-    asked = replace(ASKED, width=64, height=64, steps=2, loras=(LoraChoice(path, 0.8, 0.8),))
-    got = ours(full_base, asked)
-    assert furthest(got, theirs(full_base, asked)) <= CLOSE
-    assert furthest(got, ours(full_base, replace(asked, loras=()))) > 100 * CLOSE
+WHOLE: dict[str, tuple[Shape, tuple[Component, ...]]] = {
+    "attention": (Shape(4, 2.0), COMPONENTS),
+    "all linear": (Shape(2, 5.0, rslora=True, targets="transformer", block_ranks={"mid_block": 4}), COMPONENTS),
+    "convolutions": (Shape(4, 1.0, targets="everything", conv_rank=2, block_ranks={"down_blocks.2": 8}), COMPONENTS),
+    "text encoder 1": (Shape(8, 3.0, targets="transformer"), ("te1",)),
+    "text encoder 2": (Shape(2, 3.0), ("te2",)),
+}
+"""LoRAs for every block and layer of SDXL; alpha is never the rank."""
+
+
+@pytest.fixture(scope="module")
+def sides(full_base: Path) -> tuple[Previewer, Any]:
+    """The previewer and diffusers' pipeline on the whole of SDXL, each loaded once."""
+    return previewer(full_base), pipeline_of(full_base)
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_lora_for_all_of_sdxl_gives_diffusers_picture(
+    full_base: Path, sides: tuple[Previewer, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """And from a pipeline that was given the file alone, as people do: no scale is told to it."""
+    drawing, pipeline = sides
+    path = save_lora(full_base, tmp_path / "style.safetensors", 1, 0.2, *WHOLE[kind])
+    drawn: list[torch.Tensor] = []
+    monkeypatch.setattr(module, "to_picture", drawn.append)  # before its values become 8-bit
+    bare = replace(ASKED, width=64, height=64, steps=2)
+    for asked in (bare, replace(bare, loras=(LoraChoice(path),))):
+        list(drawing.draw(asked))
+    alone, got = ((pixels + 1) / 2 for pixels in drawn)
+    pipeline.load_lora_weights(path)
+    try:
+        expected = drawn_by(pipeline, bare)
+    finally:
+        pipeline.unload_lora_weights()
+    assert furthest(got, expected) <= CLOSE
+    assert furthest(got, alone) > 100 * CLOSE
 
 
 def test_the_finished_picture_is_diffusers_to_one_step_of_8_bits(toy_base: Path, lora: Path) -> None:
@@ -191,9 +240,7 @@ LONG = "a red house on the left, blue sky, " * 12
 
 def theirs_from(folder: Path, asked: Request, prompt: TextFeatures, negative: TextFeatures) -> torch.Tensor:
     """diffusers' picture from what the encoders said, each made as long as the other by saying it again."""
-    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
-    pipeline.set_progress_bar_config(disable=True)
-    drawn = pipeline(
+    drawn = pipeline_of(folder)(
         prompt_embeds=prompt.context, pooled_prompt_embeds=prompt.pooled, negative_prompt_embeds=negative.context,
         negative_pooled_prompt_embeds=negative.pooled, num_inference_steps=asked.steps, guidance_scale=asked.cfg,
         width=asked.width, height=asked.height, latents=first_noise((asked.seed,), asked.height, asked.width),
@@ -423,8 +470,7 @@ def test_moving_a_slider_of_the_unet_encodes_no_text(toy_base: Path, lora: Path,
 
 def theirs_in_steps(folder: Path, asked: Request, weights: list[list[float]]) -> torch.Tensor:
     """diffusers' picture whose adapters have other weights in each step, in the U-Net alone."""
-    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = pipeline_of(folder)
     names = [f"lora{number}" for number in range(len(asked.loras))]
     for name, choice in zip(names, asked.loras, strict=True):
         pipeline.load_lora_weights(choice.path, adapter_name=name)
@@ -486,3 +532,37 @@ def test_at_equal_strength_a_strong_and_a_weak_lora_meet_in_the_middle(toy_base:
     expected = drawing.picture(replace(ASKED, loras=(LoraChoice(lora, (0.6 - 0.1) * 5**0.5, 0.0),)))
     assert abs(np.array(got, dtype=int) - np.array(expected, dtype=int)).max() <= 1
     assert got.tobytes() != drawing.picture(replace(ASKED, loras=loras)).tobytes()
+
+
+def test_the_files_of_a_mix_are_read_once_however_large_it_is(
+    toy_base: Path, lora: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, reading = [], LoraFile.read
+
+    def counted(path: Path) -> LoraFile:
+        read.append(path)
+        return reading(path)
+
+    monkeypatch.setattr(module, "FILES", lora.stat().st_size)
+    monkeypatch.setattr(LoraFile, "read", counted)
+    drawing = previewer(toy_base)
+    both = (LoraChoice(lora), LoraChoice(other))
+    for loras in (both, both, both[:1], both):
+        drawing.picture(replace(ASKED, steps=1, loras=loras))
+    assert read == [lora, other, other], "alone, the first leaves the second no room"
+
+
+def test_tensors_that_are_not_drawn_with_are_told_of(toy_base: Path, lora: Path, tmp_path: Path) -> None:
+    tensors, path = load_file(lora), tmp_path / "odd.safetensors"
+    odd = ("lora_unet_input_blocks_1_0_in_layers_0.w_norm", "lora_unet_input_blocks_2_0_in_layers_0.w_norm", "colour.of.night")
+    save_file({**tensors, **{name: torch.zeros(2) for name in odd}}, path)
+    drawing, loras = previewer(toy_base), (LoraChoice(path), LoraChoice(lora))
+    told = drawing.remarks(loras, "auto", tmp_path)
+    assert [(remark.level, remark.sentence) for remark in told] == [
+        (
+            "note",
+            "odd is drawn without 3 of its tensors: 2 (a norm's weight: only linear layers and convolutions are mixed), "
+            "1 (unknown, such as colour.of.night).",
+        )
+    ]
+    assert drawing.remarks((LoraChoice(path, 0.0, 0.0), LoraChoice(lora)), "auto", tmp_path) == []

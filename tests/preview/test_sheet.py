@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from tests.preview.test_previewer import save_lora
 from trainer.lora.file import LoraFile, write
 from trainer.preview import sheet as module
-from trainer.preview.previewer import Previewer
+from trainer.preview.previewer import Drawn, Previewer
 from trainer.preview.sheet import draw_sheet
 from trainer.recipe import Request
 from trainer.sdxl.base import load_base
@@ -24,9 +25,11 @@ class Brush(Previewer):
         super().__init__(load_base(str(folder), torch.device("cpu"), torch.float32))
         self.asked: list[Request] = []
 
-    def picture(self, request: Request) -> Image.Image:
+    def draw(self, request: Request, live: bool = False) -> Iterator[Drawn]:
         self.asked.append(request)
-        return Image.new("RGB", (request.width, request.height), (10 * request.seed, int(200 * request.loras[0].unet), 99))
+        yield from (Drawn(step, request.steps) for step in range(1, request.steps))
+        colour = (10 * request.seed, int(200 * request.loras[0].unet), 99)
+        yield Drawn(request.steps, request.steps, Image.new("RGB", (request.width, request.height), colour))
 
 
 @pytest.fixture
@@ -41,9 +44,11 @@ def lora(toy_base: Path, tmp_path: Path) -> Path:
 
 def test_there_are_eight_prompts_at_three_weights(brush: Brush, lora: Path) -> None:
     told = list(draw_sheet(brush, lora, seed=3))
-    assert [sheet.done for sheet in told] == [*range(1, 25), 24]
-    assert {sheet.total for sheet in told} == {24}
-    assert [sheet.picture is not None for sheet in told] == [False] * 24 + [True]
+    steps = 24 * brush.asked[0].steps
+    assert len(brush.asked) == 24
+    assert [sheet.done for sheet in told] == [*range(1, steps + 1), steps]
+    assert {sheet.total for sheet in told} == {steps}
+    assert [sheet.picture is not None for sheet in told] == [False] * steps + [True]
     assert {asked.loras[0].unet for asked in brush.asked} == {0.0, 0.5, 1.0}
 
 

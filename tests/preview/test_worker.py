@@ -7,9 +7,11 @@ import io
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TextIO, cast
 
 import pytest
 from PIL import Image
@@ -102,6 +104,26 @@ def test_every_request_has_one_last_answer_and_an_error_ends_only_its_own(tmp_pa
     assert not (tmp_path / "d.png").exists()
 
 
+def test_a_cancel_ends_what_was_asked_for_before_it_and_nothing_after(tmp_path: Path) -> None:
+    first_step = threading.Event()
+
+    def lines() -> Iterator[str]:
+        yield drawing(tmp_path / "a.png")
+        yield drawing(tmp_path / "b.png")
+        assert first_step.wait(10)
+        yield json.dumps({"do": "cancel"})
+        yield drawing(tmp_path / "c.png")
+        heard.set()
+
+    heard, answers = threading.Event(), []
+    for answer in serve(lines(), studio([])):
+        answers.append(answer["is"])
+        first_step.set()
+        assert heard.wait(10)
+    assert answers == ["step", "cancelled", "cancelled", "step", "step", "done"]
+    assert [(tmp_path / name).exists() for name in ("a.png", "b.png", "c.png")] == [False, False, True]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("line", ["", "{", "5", '"draw"', "[1]"])
 def test_what_is_no_request_is_answered(line: str) -> None:
@@ -116,10 +138,23 @@ def test_a_fault_of_ours_is_not_called_a_wrong_request(tmp_path: Path, monkeypat
         list(serve([drawing(tmp_path / "a.png")], studio([])))
 
 
-def test_the_process_answers_on_stdout_alone_and_ends_with_stdin(toy_base: Path, tmp_path: Path) -> None:
-    lines = [drawing(tmp_path / name, str(toy_base)) for name in ("a.png", "b.png")]
-    command = [sys.executable, "-m", "trainer.preview.worker"]
-    ended = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, check=True, timeout=120)
-    answers: list[dict[str, Any]] = [json.loads(line) for line in io.StringIO(ended.stdout)]
-    assert [answer["is"] for answer in answers] == ["step", "step", "done"] * 2
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+def test_the_process_answers_on_stdout_alone_stops_within_a_step_and_ends_with_stdin(toy_base: Path, tmp_path: Path) -> None:
+    places = [tmp_path / name for name in ("a.png", "long.png", "b.png")]
+    requests = (SMALL, replace(SMALL, steps=200, width=512, height=512), SMALL)
+    first, long, last = (drawing(place, str(toy_base), request) for place, request in zip(places, requests, strict=True))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainer.preview.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    with process as running:
+        asking, answering = cast(TextIO, running.stdin), cast(TextIO, running.stdout)
+        print(first, long, sep="\n", file=asking)
+        begun = [json.loads(answering.readline())["is"] for _ in range(4)]
+        print(json.dumps({"do": "cancel"}), last, sep="\n", file=asking)
+        asking.close()
+        late = [json.loads(line)["is"] for line in answering]
+        assert running.wait(timeout=60) == 0
+    assert begun == ["step", "step", "done", "step"]
+    assert late.index("cancelled") < 50, "one step, and what is told before this process has its turn"
+    assert late[late.index("cancelled") :] == ["cancelled", "step", "step", "done"]
+    assert places[0].read_bytes() == places[2].read_bytes()
+    assert not places[1].exists()

@@ -24,7 +24,7 @@ from trainer.sdxl.samplers import scheduler_for, step_noise
 from trainer.sdxl.text import TextFeatures, encode_text, unconditional
 
 CPU = torch.device("cpu")
-RANDOM: tuple[Sampler, ...] = ("Euler a", "DPM++ 2M SDE", "DPM++ 2M SDE Karras", "LCM")
+RANDOM: tuple[Sampler, ...] = ("Euler a", "DPM++ SDE", "DPM++ SDE Karras", "DPM++ 2M SDE", "DPM++ 2M SDE Karras", "LCM")
 PROMPT = "a red house on the left, blue sky"
 
 

@@ -1,23 +1,25 @@
 """A mix of LoRAs added for good to a single-file checkpoint: a new file, written tensor by tensor.
 
-Sums are made in float32. A tensor that changes is written as the file has it, but for bfloat16: that would swallow much of a
-weak LoRA, so it becomes float16, which is as large and eight times as fine. Every other byte is the base's. Knows what the
-tensors hold from `names.py`, builds no model and holds one tensor at a time.
+Sums are made in float64 and rounded once. A tensor that changes is written as the file has it, but for bfloat16: that would
+swallow much of a weak LoRA, so it becomes float16, which is as large and eight times as fine. Every other byte is the base's.
+Knows what the tensors hold from `names.py`, builds no model and holds one tensor at a time.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
 from trainer.bases.names import How, Part, weights_of
 from trainer.bases.single import THIRDS
-from trainer.errors import BaseModelError, LoraFileError, UsageError, storing
+from trainer.errors import BaseModelError, LoraFileError, StorageError, UsageError, storing
 from trainer.home import write_blocks
 from trainer.lora.delta import Layer
 from trainer.lora.keys import named
@@ -61,6 +63,7 @@ def bake(base: Path, mix: Sequence[Weighted], out: Path, texts: Mapping[str, str
         if header.tensors[name].dtype not in _TYPES:
             kept = header.tensors[name].dtype
             raise BaseModelError(f"{base.name} keeps its weights in {kept}, too coarse to add to: choose it in fp16 or bf16.")
+    _check_room(out, base.stat().st_size)
     with storing(out):
         write_blocks(out, _blocks(base, header, changed, texts, told))
     return sum(map(len, changed.values()))
@@ -99,6 +102,16 @@ def _place(part: Weighted, spots: Mapping[str, _Spot], base: str) -> None:
             spot.added.append((weight, layer))
 
 
+def _check_room(out: Path, needed: int) -> None:
+    """Raise `StorageError` where the disk is too full: it would be known only after gigabytes otherwise."""
+    folder = next(folder for folder in out.absolute().parents if folder.is_dir())
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise StorageError(
+            f"{out} needs {needed / 1e9:,.2f} GB, of which {folder} has {free / 1e9:,.2f} GB free: make room there, "
+            "or choose another disk."
+        )
+
+
 def _blocks(
     base: Path, header: Header, changed: Mapping[str, list[_Spot]], texts: Mapping[str, str], told: Callable[[int, int], None]
 ) -> Iterator[bytes]:
@@ -119,19 +132,30 @@ def _blocks(
     with base.open("rb") as file:
         for done, name in enumerate(order, 1):
             info = header.tensors[name]
-            file.seek(header.size + info.begin)
-            read = file.read(info.end - info.begin)
+            read = _read(file, header.size + info.begin, info.end - info.begin, base)
             yield _changed(read, info, changed[name], base.name) if name in changed else read
             told(done, len(order))
+
+
+def _read(file: BinaryIO, begin: int, size: int, base: Path) -> bytes:
+    """A tensor's bytes. Raises `BaseModelError` if they cannot be read, for the new file is not to blame."""
+    try:
+        file.seek(begin)
+        content = file.read(size)
+    except OSError as error:
+        raise BaseModelError(f"{base} cannot be read ({error.strerror or error}).") from None
+    if len(content) != size:
+        raise BaseModelError(f"{base} was changed while it was read: bake again.")
+    return content
 
 
 @torch.no_grad()
 def _changed(content: bytes, info: TensorInfo, spots: Sequence[_Spot], base: str) -> bytes:
     """A tensor's bytes with all that is added to it."""
-    tensor = torch.frombuffer(bytearray(content), dtype=_TYPES[info.dtype]).view(info.shape).float()
+    tensor = torch.frombuffer(bytearray(content), dtype=_TYPES[info.dtype]).view(info.shape).double()
     for spot in spots:
         weight = _inside(tensor, spot.how)
-        weight += torch.stack([share * layer.change(weight) for share, layer in spot.added]).sum(0)
+        weight += torch.stack([share * layer.change(weight, torch.float64) for share, layer in spot.added]).sum(0)
     written = tensor.to(_TYPES[_WRITTEN[info.dtype]])
     if not torch.isfinite(written).all():
         raise BaseModelError(f"{base} with this mix has weights too large for float16 ({spots[0].tensor}): lower the weights.")

@@ -73,7 +73,7 @@ SDXL = Kind("an SDXL base", "", lambda tensors: True)
 
 LORA = Kind(
     "a LoRA",
-    "give it with --lora, or put it into the folder loras, and choose an SDXL base here",
+    "choose an SDXL base here, and lay the LoRA on it",
     _named(r"\.(lora_(down|up|A|B)\.|lora\.(down|up)\.|hada_w1_a|lokr_w1|dora_scale|oft_blocks|diff$)|_lora\."),
 )
 

@@ -1,12 +1,11 @@
 """What LoRAs are made of: how large a change is and where, how many ranks it fills, and whether two are in each other's way.
 
-    |B A|²                   = sum((BᵀB) * (AAᵀ))
-    singular values of B A   = square roots of the eigenvalues of SᵀAAᵀS,  with  S Sᵀ = BᵀB
+    singular values of B A   = those of  R Tᵀ,  the triangles of  B = Q R  and  Aᵀ = P T
     <B A, D C>               = sum((BᵀD) * (ACᵀ))
 
-All of it is rank x rank: no change of a plain LoRA is ever made whole. Squares lose half of a number's digits, so they are made
-in float64: singular values come out to 1e-8 of the largest. What has no thin matrices is made whole, a layer at a time; DoRA is
-left out, for what it changes depends on the base. Sizes are Frobenius norms at weight 1. Knows no base, no files on a disk.
+All of it is rank x rank, in float64: no change of a plain LoRA is ever made whole. What has no thin matrices is, a layer at a
+time; DoRA is left out, for what it changes depends on the base. Sizes are Frobenius norms at weight 1. Knows no base, no files
+on a disk.
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ from typing import Any, Literal
 
 import torch
 
-from trainer.lora.delta import Dora, Factors, Hadamard, Kronecker, Layer, Pair
+from trainer.lora.delta import Dora, Layer
 from trainer.lora.file import LoraFile
 from trainer.lora.keys import COMPONENTS, component_of
+from trainer.lora.lowrank import rank_holding, singular_values, thin
 
 SHARES = (0.90, 0.95, 0.99)
 """Of a change, in squares: for how much of it the ranks are told."""
@@ -40,6 +40,9 @@ UNDONE = 0.1
 Chance does not reach that unless one is a hundred times the other: unrelated changes of one of SDXL's layers have a cosine
 around 1 / 1280, and of a block of many layers a smaller one.
 """
+
+OPPOSED = 0.05
+"""And only if their cosine there is so far below 0: of one that is many times as large, next to nothing undoes a tenth."""
 
 ALIKE = 0.5
 """From this cosine on two LoRAs do much the same: two of one size are 1.7 times as large together, unrelated ones 1.4 times."""
@@ -67,56 +70,12 @@ def block_of(name: str) -> str:
     return "outer" if part in ("unet", None) else part
 
 
-def spectrum(layer: Layer) -> torch.Tensor:
-    """The singular values of a change, largest first, float64: (rank,), or (smaller side,) of a layer that is made whole."""
-    if isinstance(layer, Kronecker):
-        first, second = (one.whole() if isinstance(one, Pair) else one for one in (layer.first, layer.second))
-        products = torch.outer(_dense_spectrum(first), _dense_spectrum(second)).flatten()
-        return torch.sort(products, descending=True)[0] * abs(layer.scale)
-    thin = _thin(layer)
-    if thin is None:
-        return _dense_spectrum(layer.change())
-    up, down = thin.up.flatten(1).double(), thin.down.flatten(1).double()
-    values, vectors = torch.linalg.eigh(up.T @ up)
-    root = vectors * values.clamp(min=0).sqrt()
-    squares: torch.Tensor = torch.linalg.eigvalsh(root.T @ (down @ down.T) @ root).clamp(min=0)
-    return squares.flip(0).sqrt() * abs(thin.scale)
-
-
 def inner(one: Layer, other: Layer) -> float:
-    """The inner product of two changes of one shape, to 1e-7 of the product of their sizes: float32 is enough for a cosine."""
-    thin, thin_other = _thin(one), _thin(other)
-    if thin is None or thin_other is None:
-        return float((one.change().double() * other.change()).sum())
-    up = thin.up.flatten(1).float().T @ thin_other.up.flatten(1).float()
-    down = thin.down.flatten(1).float() @ thin_other.down.flatten(1).float().T
-    return float((up.double() * down).sum()) * thin.scale * thin_other.scale
-
-
-def _thin(layer: Layer) -> Factors | None:
-    """A layer as two thin matrices, if it has some: LoHa's are the products of each column with each, rank² of them."""
-    if isinstance(layer, Factors):
-        return layer
-    if isinstance(layer, Hadamard) and layer.first.core is None and layer.second.core is None:
-        first, second = layer.first, layer.second
-        up = (first.a[:, :, None].double() * second.a[:, None, :]).flatten(1)
-        down = (first.b[:, None, :].double() * second.b[None, :, :]).flatten(0, 1)
-        return Factors(down, up, layer.scale * down.shape[0])
-    return None
-
-
-def _dense_spectrum(change: torch.Tensor) -> torch.Tensor:
-    """The singular values of a matrix that is whole, from its smaller square: in half the time of torch's own."""
-    flat = change.flatten(1).double()
-    small = flat @ flat.T if flat.shape[0] < flat.shape[1] else flat.T @ flat
-    squares: torch.Tensor = torch.linalg.eigvalsh(small).clamp(min=0)
-    return squares.flip(0).sqrt()
-
-
-def rank_holding(share: float, squares: torch.Tensor) -> int:
-    """How many of `squares` (of singular values, largest first) sum up to this share of them; 0 of nothing."""
-    held = squares.cumsum(0)
-    return int((held < share * held[-1] * (1 - 1e-12)).sum()) + 1 if len(held) and held[-1] > 0 else 0
+    """The inner product of two changes of one shape."""
+    first, second = thin(one), thin(other)
+    if first is None or second is None:
+        return float((one.change(dtype=torch.float64) * other.change(dtype=torch.float64)).sum())
+    return float(((first.up.T @ second.up) * (first.down @ second.down.T)).sum())
 
 
 @dataclass(frozen=True)
@@ -136,7 +95,7 @@ class Anatomy:
         left_out = tuple(name for name in lora.layers if name not in layers)
         spectra = {}
         for name, layer in layers.items():
-            spectra[name] = spectrum(layer)
+            spectra[name] = singular_values(layer)
             done(1)
         return cls(lora.name, layers, left_out, spectra)
 
@@ -242,7 +201,8 @@ class Overlap:
             block
             for block, product in self.products.items()
             if self.one.counts(block) and self.other.counts(block)
-            if product < 0 and -product >= UNDONE * min(self.one.blocks[block], self.other.blocks[block]) ** 2
+            if self.cosine(block) <= -OPPOSED
+            and -product >= UNDONE * min(self.one.blocks[block], self.other.blocks[block]) ** 2
         ]
 
     def verdict(self) -> tuple[Verdict, str]:

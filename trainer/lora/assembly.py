@@ -17,6 +17,9 @@ from trainer.lora.keys import window_of
 
 Tensors = Mapping[Part, torch.Tensor]
 
+_WAYS: Mapping[Part, str] = {"down": "lora", "up": "lora", "mid": "lora"}
+"""The way in which a change is told, by what a tensor is; of the others it is the beginning of their name."""
+
 
 class Misfit(ValueError):
     """Tensors that make no layer; the text says why."""
@@ -27,6 +30,8 @@ def layer_of(name: str, parts: Tensors, told: Told | None) -> Layer:
 
     Raises `Misfit`.
     """
+    if len(ways := {_WAYS.get(part, part.split("_")[0]) for part in parts} - {"alpha", "dora", "magnitude"}) > 1:
+        raise Misfit(f"{name} is told in several ways ({', '.join(sorted(ways))})")
     try:
         layer = _plain(name, parts, told)
     except KeyError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ TYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I
 """Bytes of a number by its type. Whole numbers are what diffusers' converter writes alphas in."""
 
 _ALONE = "of a layer that has no matrices"
+_VECTOR = "a norm's weight: only linear layers and convolutions are mixed"
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ def contents_of(path: Path) -> Contents:
     unknown = []
     for key, tensor in header.tensors.items():
         match read_key(key):
+            case Key(part="diff") if len(tensor.shape) == 1:  # ComfyUI names norms as it names layers
+                ignored[key] = _VECTOR
             case Key() as found:
                 if found.part in parts.setdefault(found.name, {}):
                     raise LoraFileError(f"{path.name} cannot be used: it holds {found.name} twice, by two names.")
@@ -114,15 +118,23 @@ def _told(path: Path, header: Header, layers: Mapping[str, Key]) -> dict[str, To
     """The alphas that diffusers writes into the header's text, and PEFT into the file beside."""
     told: dict[str, Told] = {}
     configs = _configs(path, header) if "lora_adapter_metadata" in header.metadata or path.name == _PEFT else {}
-    for name, key in layers.items():
+    for name, key in layers.items() if configs else ():
         config = configs.get(key.component, {})
-        own = config.get("alpha_pattern") or {}
-        given = next((own[end] for end in own if f".{key.path}".endswith(f".{end}")), None)
+        own = config.get("alpha_pattern")
+        given = next((own[end] for end in own if _meant(path, end, key)), None) if isinstance(own, dict) else None
         alpha = config.get("lora_alpha", config.get("alpha")) if given is None else given
         rank = config.get("r", 1)
         if isinstance(alpha, int | float) and math.isfinite(alpha) and isinstance(rank, int) and rank > 0:
             told[name] = Told(float(alpha), rank, config.get("use_rslora") is True)
     return told
+
+
+def _meant(path: Path, pattern: str, key: Key) -> bool:
+    """Whether PEFT gives a layer the alpha of a pattern: the end of a module's path, or behind ^ the whole of it."""
+    end = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
+    if not re.fullmatch(r"[\w.]+", end):
+        raise LoraFileError(f"{path.name} cannot be used: it tells alphas by a pattern that is not read here ({pattern}).")
+    return key.path == end if pattern.startswith("^") else f".{key.path}".endswith(f".{end}")
 
 
 _PEFT = "adapter_model.safetensors"

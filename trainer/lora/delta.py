@@ -46,9 +46,9 @@ class Pair:
         """The same on another device."""
         return Pair(self.a.to(device), self.b.to(device), None if self.core is None else self.core.to(device))
 
-    def whole(self) -> torch.Tensor:
-        """(out, in), or (out, in, height, width) with a core; float32."""
-        return self.a.float() @ self.b.float() if self.core is None else _tucker(self.core, self.a, self.b)
+    def whole(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """(out, in), or (out, in, height, width) with a core."""
+        return self.a.to(dtype) @ self.b.to(dtype) if self.core is None else _tucker(self.core, self.a, self.b, dtype)
 
 
 class Layer(ABC):
@@ -72,8 +72,8 @@ class Layer(ABC):
         """The shape of the weight that it is made for: (out, in), or (out, in, height, width) of a convolution."""
 
     @abstractmethod
-    def change(self, weight: torch.Tensor | None = None) -> torch.Tensor:
-        """What is added to the base's `weight` at weight 1, in its shape, float32. Only DoRA needs `weight`.
+    def change(self, weight: torch.Tensor | None = None, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """What is added to the base's `weight` at weight 1, in its shape, reckoned in `dtype`. Only DoRA needs `weight`.
 
         At weight w, w times that is added, as ComfyUI does for every kind: so a mix is a sum, whatever is in it.
         """
@@ -133,9 +133,9 @@ class Factors(_Projected):
         """As of every layer."""
         return torch.Size((self.up.shape[0], *self.down.shape[1:]))
 
-    def change(self, weight: torch.Tensor | None = None) -> torch.Tensor:
+    def change(self, weight: torch.Tensor | None = None, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """As of every layer."""
-        return product(self.up, self.down) * self.scale
+        return product(self.up, self.down, dtype) * self.scale
 
     def size(self) -> float:
         """Frobenius norm of the change, from rank x rank products only."""
@@ -157,9 +157,9 @@ class Tucker(_Projected):
         """As of every layer."""
         return torch.Size((self.up.shape[0], self.down.shape[1], *self.mid.shape[2:]))
 
-    def change(self, weight: torch.Tensor | None = None) -> torch.Tensor:
+    def change(self, weight: torch.Tensor | None = None, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """As of every layer."""
-        return _tucker(self.mid, self.up.T, self.down) * self.scale
+        return _tucker(self.mid, self.up.T, self.down, dtype) * self.scale
 
 
 @dataclass(frozen=True)
@@ -182,9 +182,9 @@ class Hadamard(_Scaled):
         """As of every layer."""
         return self.of
 
-    def change(self, weight: torch.Tensor | None = None) -> torch.Tensor:
+    def change(self, weight: torch.Tensor | None = None, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """As of every layer."""
-        return (self.first.whole() * self.second.whole()).view(self.of) * self.scale
+        return (self.first.whole(dtype) * self.second.whole(dtype)).view(self.of) * self.scale
 
 
 @dataclass(frozen=True)
@@ -212,9 +212,9 @@ class Kronecker(Layer):
         """As of every layer."""
         return self.of
 
-    def change(self, weight: torch.Tensor | None = None) -> torch.Tensor:
+    def change(self, weight: torch.Tensor | None = None, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """As of every layer."""
-        first, second = (one.whole() if isinstance(one, Pair) else one.float() for one in (self.first, self.second))
+        first, second = (one.whole(dtype) if isinstance(one, Pair) else one.to(dtype) for one in (self.first, self.second))
         first = first.view(*first.shape, *(1 for _ in second.shape[2:]))
         return torch.kron(first, second.contiguous()).reshape(self.of) * self.scale
 
@@ -233,9 +233,9 @@ class Difference(Layer):
         """As of every layer."""
         return self.diff.shape
 
-    def change(self, weight: torch.Tensor | None = None) -> torch.Tensor:
+    def change(self, weight: torch.Tensor | None = None, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """As of every layer."""
-        return self.diff.float()
+        return self.diff.to(dtype)
 
 
 @dataclass(frozen=True)
@@ -270,20 +270,20 @@ class Dora(Layer):
         """Of the direction's change."""
         return self.inner.size()
 
-    def change(self, weight: torch.Tensor | None = None) -> torch.Tensor:
+    def change(self, weight: torch.Tensor | None = None, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """As of every layer. Raises `ValueError` without the base's weight."""
         if weight is None:
             raise ValueError("what a DoRA changes depends on the base's weight")
-        base = weight.float()
-        turned = base + self.inner.change()
+        base = weight.to(dtype)
+        turned = base + self.inner.change(dtype=dtype)
         axis = 0 if self.along == "out" else 1
         others = [number for number in range(turned.dim()) if number != axis]
         norms: torch.Tensor = torch.linalg.vector_norm(turned, dim=others, keepdim=True)
         norms = norms.clamp(min=torch.finfo(torch.float32).eps)
-        return turned * (self.magnitude.float().view(norms.shape) / norms) - base
+        return turned * (self.magnitude.to(dtype).view(norms.shape) / norms) - base
 
 
-def _tucker(core: torch.Tensor, out: torch.Tensor, inward: torch.Tensor) -> torch.Tensor:
-    """(rank, rank, height, width), (rank, out), (rank, in) -> (out, in, height, width), float32."""
-    weight: torch.Tensor = torch.einsum("mnhw,mo,ni->oihw", core.float(), out.float(), inward.float())
+def _tucker(core: torch.Tensor, out: torch.Tensor, inward: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """(rank, rank, height, width), (rank, out), (rank, in) -> (out, in, height, width)."""
+    weight: torch.Tensor = torch.einsum("mnhw,mo,ni->oihw", core.to(dtype), out.to(dtype), inward.to(dtype))
     return weight

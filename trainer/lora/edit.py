@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.errors import LoraFileError, PictureError, UsageError, storing
+from trainer.errors import LoraFileError, UsageError, storing
 from trainer.home import write_blocks
 from trainer.lora.thumbnail import data_url
 from trainer.tensorfile import LARGEST_HEADER, read_header
@@ -44,7 +44,7 @@ class Edit:
             "modelspec.title": self.title,
             "modelspec.trigger_phrase": self.trigger,
             "modelspec.description": self.description,
-            "modelspec.thumbnail": _small(self.thumbnail) if self.thumbnail else None,
+            "modelspec.thumbnail": data_url(self.thumbnail) if self.thumbnail else None,
             PREFERRED_WEIGHT: None if self.weight is None else f"{self.weight:g}",
         }
         return {key: text for key, text in wanted.items() if text is not None}
@@ -61,7 +61,7 @@ def edit(path: Path, texts: Mapping[str, str]) -> None:
     with path.open("rb") as file:
         table = json.loads(file.read(begin)[8:])
     told = {key: text for key, text in {**table.pop("__metadata__", {}), **texts}.items() if text}
-    content = json.dumps({"__metadata__": told, **table}, ensure_ascii=False, separators=(",", ":")).encode()
+    content = json.dumps({"__metadata__": told, **table}, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
     content += b" " * (-len(content) % 8)  # tensors begin at a multiple of 8 bytes, as everywhere
     if len(content) > LARGEST_HEADER:
         raise LoraFileError(f"{path.name} would get a header too large to be read: shorten the texts.")
@@ -77,10 +77,3 @@ def _blocks(path: Path, begin: int, header: bytes) -> Iterator[bytes]:
         file.seek(begin)
         while block := file.read(_BLOCK):
             yield block
-
-
-def _small(picture: Path) -> str:
-    try:
-        return data_url(picture)
-    except OSError:
-        raise PictureError(f"{picture} cannot be read as a picture: choose a PNG or JPEG.") from None

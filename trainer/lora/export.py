@@ -17,8 +17,8 @@ from safetensors.torch import save
 
 from trainer.errors import LoraFileError, storing
 from trainer.home import write_atomically
-from trainer.lora.delta import Factors
-from trainer.lora.file import LoraFile, hashes, write
+from trainer.lora.delta import Dora, Factors
+from trainer.lora.file import LoraFile, hashes, lossless, write
 from trainer.lora.keys import Component, component_of
 from trainer.lora.lowrank import LowRank
 from trainer.lora.merge import one_alpha
@@ -60,7 +60,7 @@ def diffusers(layers: Mapping[str, Factors]) -> dict[str, torch.Tensor]:
         module = _module(name)
         tensors[f"{module}.lora_A.weight"] = layer.down.detach().cpu().float()
         tensors[f"{module}.lora_B.weight"] = layer.up.detach().cpu().float() * (layer.alpha / layer.rank)
-    dtype = torch.float16 if all(map(_fits, tensors.values())) else torch.float32
+    dtype = lossless(tensors.values())
     return {key: tensor.to(dtype).contiguous() for key, tensor in tensors.items()}
 
 
@@ -70,6 +70,11 @@ def _chosen(lora: LoraFile, only: Only | None) -> dict[str, Factors]:
     for name, layer in lora.layers.items():
         if only and (only == "unet") != (component_of(name) == "unet"):
             continue
+        if isinstance(layer, Dora):
+            raise LoraFileError(
+                f"{lora.name} is a DoRA, which changes every base in its own way: no plain LoRA is what it is, and other forms "
+                "lose its magnitudes. Keep it as it is, or bake it into a base."
+            )
         if not isinstance(layer, Factors):
             raise LoraFileError(
                 f"{lora.name} holds {layer.kind} layers, which only LyCORIS' own form can: `impasto resize` makes a plain LoRA "
@@ -79,11 +84,6 @@ def _chosen(lora: LoraFile, only: Only | None) -> dict[str, Factors]:
     if not chosen:
         raise LoraFileError(f"{lora.name} has no layers of the {'U-Net' if only == 'unet' else 'text encoders'} to export.")
     return chosen
-
-
-def _fits(tensor: torch.Tensor) -> bool:
-    """Whether float16 loses at most a millionth of a matrix."""
-    return bool((tensor - tensor.half().float()).norm() <= 1e-6 * tensor.norm())
 
 
 def _module(name: str) -> str:

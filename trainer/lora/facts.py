@@ -18,7 +18,11 @@ _RANKED = {
 }  # fmt: skip
 """How the tensors end whose first side is the rank, and the kind of layer that each is of."""
 
-_SHAPES = {end: re.compile(rb'%s"\s*:\s*\{[^}]*"shape"\s*:\s*\[([\d,\s]+)\]' % re.escape(end).encode()) for end in _RANKED}
+_SHAPES = {
+    end: re.compile(rb'%s"\s{0,9}:\s{0,9}\{[^}]{0,99}"shape"\s{0,9}:\s{0,9}\[([\d,\s]{1,99})\]' % re.escape(end).encode())
+    for end in _RANKED
+}
+"""Bounded, so that a header that is made to be slow is not."""
 _SIGNS = {'dora_scale"': "dora", "lora_magnitude_vector": "dora", 'lokr_w1"': "lokr", '.diff"': "full"}
 """What tells a kind without a rank."""
 

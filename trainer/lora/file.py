@@ -9,10 +9,12 @@ base is said elsewhere.
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from trainer.lora.contents import Contents, contents_of
 from trainer.lora.delta import Factors as Factors
 from trainer.lora.delta import Layer
 from trainer.lora.keys import COMPONENTS, component_of
-from trainer.tensorfile import Header
+from trainer.tensorfile import TensorInfo
 
 _TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -76,36 +78,50 @@ class LoraFile:
         return cls(path.stem, layers, contents.header.metadata, contents.ignored, contents.unknown)
 
 
-def header_of(path: Path) -> Header:
-    """The header of a LoRA file: whatever else a file is, is refused by its names, unread. Raises `LoraFileError`."""
-    return contents_of(path).header
-
-
 def _tensors(path: Path, contents: Contents) -> dict[str, torch.Tensor]:
-    """The tensors that are used, read in the order in which they lie in the file, one at a time."""
+    """The tensors that are used, read in the order in which they lie in the file. All are checked before any is kept."""
+    listed = contents.header.tensors
     keys = [key for parts in contents.parts.values() for key in parts.values()]
-    listed, found = contents.header.tensors, {}
+    keys.sort(key=lambda key: listed[key].begin)
     try:
         with path.open("rb") as file:
-            for key in sorted(keys, key=lambda key: listed[key].begin):
-                info = listed[key]
-                file.seek(contents.header.size + info.begin)
-                content = bytearray(file.read(info.end - info.begin))
-                flat = torch.frombuffer(content, dtype=_TYPES[info.dtype]) if content else torch.empty(0)
-                if not torch.isfinite(flat.float() if flat.itemsize == 1 else flat).all():
+            for key in keys:
+                if not _finite(_numbers(file, contents.header.size, listed[key])):
                     raise LoraFileError(f"{path.name} holds values that are not numbers (NaN) in {key}: its training failed.")
-                found[key] = flat.view(info.shape)
-    except (OSError, ValueError, RuntimeError) as error:  # it has become shorter since its header was read
+            return {key: _numbers(file, contents.header.size, listed[key]).view(listed[key].shape) for key in keys}
+    except (OSError, ValueError) as error:
         raise LoraFileError(f"{path.name} is damaged ({error}): download or copy it again.") from None
-    return found
 
 
-def serialise(layers: Mapping[str, Factors], metadata: Mapping[str, str]) -> bytes:
-    """The file's bytes: float16 matrices, float32 alphas, the metadata, and the hashes that other tools look for."""
+def _numbers(file: BufferedReader, start: int, info: TensorInfo) -> torch.Tensor:
+    """A tensor's numbers in a row; the first tensor of the file begins at `start`. Raises `OSError`, `ValueError`."""
+    file.seek(start + info.begin)
+    content = bytearray(info.end - info.begin)
+    if file.readinto(content) != len(content):
+        raise ValueError("it has become shorter since its header was read")
+    return torch.frombuffer(content, dtype=_TYPES[info.dtype]) if content else torch.empty(0)
+
+
+def _finite(numbers: torch.Tensor) -> bool:
+    """Whether all are: NaN is the least and the most of all that has one, and that is found in a twentieth of the time."""
+    if not numbers.numel():
+        return True
+    least, most = (numbers.float() if numbers.itemsize == 1 else numbers).aminmax()
+    return math.isfinite(least) and math.isfinite(most)
+
+
+def lossless(tensors: Iterable[torch.Tensor]) -> torch.dtype:
+    """float16 if it loses at most a millionth of each matrix, else float32."""
+    fits = all((one - one.half().float()).norm() <= 1e-6 * one.norm() for one in tensors)
+    return torch.float16 if fits else torch.float32
+
+
+def serialise(layers: Mapping[str, Factors], metadata: Mapping[str, str], dtype: torch.dtype = torch.float16) -> bytes:
+    """The file's bytes: matrices of that type, float32 alphas, the metadata, and the hashes that other tools look for."""
     tensors = {}
     for name, factors in layers.items():
-        tensors[f"{name}.lora_down.weight"] = factors.down.detach().to("cpu", torch.float16).contiguous()
-        tensors[f"{name}.lora_up.weight"] = factors.up.detach().to("cpu", torch.float16).contiguous()
+        tensors[f"{name}.lora_down.weight"] = factors.down.detach().to("cpu", dtype).contiguous()
+        tensors[f"{name}.lora_up.weight"] = factors.up.detach().to("cpu", dtype).contiguous()
         tensors[f"{name}.alpha"] = torch.tensor(float(factors.alpha), dtype=torch.float32)
     return save(tensors, {**metadata, **hashes(tensors, metadata)})
 
@@ -118,10 +134,10 @@ def hashes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> 
     return {"sshs_model_hash": hashlib.sha256(body).hexdigest(), "sshs_legacy_hash": legacy}
 
 
-def write(path: Path, layers: Mapping[str, Factors], metadata: Mapping[str, str]) -> None:
+def write(path: Path, layers: Mapping[str, Factors], metadata: Mapping[str, str], dtype: torch.dtype = torch.float16) -> None:
     """Write a LoRA file whole or not at all. Raises `StorageError`."""
     with storing(path):
-        write_atomically(path, serialise(layers, metadata))
+        write_atomically(path, serialise(layers, metadata, dtype))
 
 
 def summary(lora: LoraFile) -> dict[str, Any]:
@@ -141,6 +157,6 @@ def summary(lora: LoraFile) -> dict[str, Any]:
         "ranks": {str(rank): count for rank, count in sorted(ranks.items())},
         "alphas": {f"{alpha:g}": count for alpha, count in sorted(alphas.items())},
         "ignored": dict(sorted(Counter(lora.ignored.values()).items())),
-        "unknown": list(lora.unknown[:20]),
+        "unknown": list(lora.unknown),
         "metadata": {key: text for key, text in sorted(lora.metadata.items()) if len(text) <= 2000},
     }

@@ -131,13 +131,14 @@ def _modern(component: Component, path: str) -> str:
 
 
 _FOREIGN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern, re.MULTILINE), what)
+    (re.compile(pattern), what)
     for pattern, what in (
         (r"^lora_te_|down_blocks[._]0[._]attentions|up_blocks[._]3[._]|input_blocks[._][12][._]1[._]|output_blocks[._](9|1\d)[._]",
          "it is a LoRA for Stable Diffusion 1.5 or 2"),
         (r"double_blocks[._]|single_blocks[._]|(^|[._])single_transformer_blocks[._]", "it is a LoRA for Flux"),
         (r"(^|[._])joint_blocks[._]", "it is a LoRA for Stable Diffusion 3"),
-        (r"^lora_prior_|^lora_te3_|^lora_unet_(blocks|layers|transformer_blocks)_|^transformer\.|^diffusion_model\.(layer|block)s\.",
+        (r"^lora_(prior|te3|transformer)_|^lora_unet_(blocks|layers|transformer_blocks)_|^transformer\.|"
+         r"^(diffusion_model|base_model\.model)\.(blocks|layers|transformer_blocks)\.|^(transformer_)?blocks\..*lora_",
          "it is a LoRA for another kind of model, such as Flux or Stable Diffusion 3"),
         (r"^model\.diffusion_model\.|^first_stage_model\.|^conditioner\.|^cond_stage_model\.",
          "it is a whole checkpoint, not a LoRA"),
@@ -150,20 +151,28 @@ _FOREIGN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )  # fmt: skip
 """Names that no LoRA for SDXL has, and what a file is that has them."""
 
-_OTHER_BASES = _FOREIGN[:4]
+_OTHER_BASES = 4
+"""So many of them are LoRAs for other bases."""
 
 
 def other_base(keys: Iterable[str]) -> str | None:
     """What base a LoRA is for, if one of its names says that it is none of SDXL's."""
-    return _found(_OTHER_BASES, keys)
+    first = _first(keys)
+    return _FOREIGN[first][1] if first < _OTHER_BASES else None
 
 
 def what_it_is(keys: Iterable[str]) -> str | None:
     """What a file is of which nothing can be used, as far as its names tell."""
-    return _found(_FOREIGN, keys)
+    first = _first(keys)
+    return _FOREIGN[first][1] if first < len(_FOREIGN) else None
 
 
-def _found(table: Iterable[tuple[re.Pattern[str], str]], keys: Iterable[str]) -> str | None:
-    """The first of the table that one of the names has."""
-    listed = "\n".join(keys)
-    return next((what for pattern, what in table if pattern.search(listed)), None)
+def _first(keys: Iterable[str]) -> int:
+    """The place in the table of the first line that one of the names has; behind its end if none has any."""
+    return min(map(_line, keys), default=len(_FOREIGN))
+
+
+@lru_cache(2**16)
+def _line(key: str) -> int:
+    """The same of one name."""
+    return next((line for line, (pattern, _) in enumerate(_FOREIGN) if pattern.search(key)), len(_FOREIGN))

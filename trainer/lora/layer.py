@@ -75,9 +75,9 @@ class LoraConv(LoraLayer):
         return y
 
 
-def product(up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
-    """What two matrices add to a weight before it is scaled, (out, in) or (out, in, height, width), float32."""
-    flat = up.flatten(1).float() @ down.flatten(1).float()
+def product(up: torch.Tensor, down: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """What two matrices add to a weight before it is scaled, (out, in) or (out, in, height, width)."""
+    flat = up.flatten(1).to(dtype) @ down.flatten(1).to(dtype)
     return flat.view(up.shape[0], *down.shape[1:])
 
 

@@ -27,6 +27,9 @@ _SHARED = (
 )  # fmt: skip
 """What a merged file goes on telling if all its inputs tell the same."""
 
+_STALE = ("ss_network_args", "lora_adapter_metadata")
+"""What a LoRA tells of its form, in another's words; diffusers loads no file that has both alphas and the second."""
+
 _BLOCK = 2**22
 
 
@@ -70,11 +73,13 @@ def recipe(sources: Sequence[Source], method: str, **how: float) -> str:
 
 
 def _recipe(sources: Sequence[Source], how: Merging) -> str:
-    numbers = {"rank": how.keep.rank, "energy": how.keep.energy}
+    numbers: dict[str, float | None] = {"rank": how.keep.rank, "energy": how.keep.energy}
     if how.method in ("ties", "dare"):
         numbers["density"] = how.share
     if how.method == "dare":
         numbers["seed"] = how.seed or 0
+    if how.equal_strength:
+        numbers["equal_strength"] = True
     return recipe(sources, how.method, **{name: number for name, number in numbers.items() if number is not None})
 
 
@@ -89,7 +94,7 @@ def of_merge(sources: Sequence[Source], how: Merging, name: str, layers: Mapping
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": _common(headers, "modelspec.architecture") or "stable-diffusion-xl-v1-base/lora",
         "modelspec.title": name,
-        "modelspec.description": f"Merged from {weights} ({how.method}).",
+        "modelspec.description": f"Merged from {weights} ({how.method}{', at equal strength' * how.equal_strength}).",
         "modelspec.tags": "style",
         "modelspec.trigger_phrase": ", ".join(dict.fromkeys(source.lora.trigger for source in sources if source.lora.trigger)),
         "modelspec.merged_from": ", ".join(source.lora.name for source in sources),
@@ -101,7 +106,7 @@ def of_merge(sources: Sequence[Source], how: Merging, name: str, layers: Mapping
 
 def of_resize(source: Source, how: Merging, name: str, layers: Mapping[str, Factors]) -> dict[str, str]:
     """The metadata of a LoRA that was made smaller: its own, and how."""
-    kept = {key: text for key, text in source.lora.metadata.items() if key != "ss_network_args"}
+    kept = {key: text for key, text in source.lora.metadata.items() if key not in _STALE}
     return {**kept, **_of_this(name, layers), "impasto.recipe": _recipe([source], how)}
 
 

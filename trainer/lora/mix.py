@@ -23,6 +23,9 @@ from trainer.lora.keys import Component, table
 from trainer.lora.shape import within
 from trainer.lora.weights import Weighted
 
+_BASES = {"sdxl_base_v1-0": "an SDXL base", "impasto_starter": "the starter as the base"}
+"""What to choose for a LoRA, by the base that its file names."""
+
 Laid = list[tuple[float, Layer]]
 """What lies on one layer of the base: changes and their weights."""
 
@@ -73,7 +76,7 @@ class Canvas:
         raise LoraFileError(
             f"{lora.name} does not fit this base ({self._base_version}): it is made for {made_for}, and "
             f"{len(strange) + len(wrong)} of its {len(lora.layers)} layers have no counterpart here, "
-            f"such as {(strange + wrong)[0]}."
+            f"such as {(strange + wrong)[0]}. Choose {_BASES.get(lora.base_version, 'the base that it is made for')}."
         )
 
     @torch.no_grad()
@@ -144,7 +147,7 @@ def _same(one: Laid, other: Laid) -> bool:
 def _added(base: torch.Tensor, found: Laid) -> torch.Tensor:
     """`base` (float32) plus changes; those of two matrices in one product of all of them, beside each other.
 
-    A CPU multiplies in float64, which costs it little: sums that all but cancel are then right to the last place too.
+    A CPU reckons in float64, which costs it little: sums that all but cancel are then right to the last place too.
     """
     mixed = base.double() if base.device.type == "cpu" else base
     pairs = [(weight * layer.scale, layer) for weight, layer in found if isinstance(layer, Factors)]
@@ -154,5 +157,5 @@ def _added(base: torch.Tensor, found: Laid) -> torch.Tensor:
         mixed = torch.addmm(mixed.flatten(1), up, down).view(base.shape)
     for weight, layer in found:
         if not isinstance(layer, Factors):
-            mixed = mixed + weight * layer.on(base.device).change(base)
+            mixed = mixed + weight * layer.on(base.device).change(base, mixed.dtype)
     return mixed

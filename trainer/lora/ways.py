@@ -51,6 +51,8 @@ class Merging:
     """The share of each change's numbers that TIES and DARE keep, half of them unless it is said."""
     seed: int | None = None
     """Of DARE's draws, 0 unless it is said."""
+    equal_strength: bool = False
+    """Whether weights are multiplied so that at equal ones all LoRAs change the U-Net equally much."""
 
     def __post_init__(self) -> None:
         """Say what is wrong before anything is read."""
@@ -58,7 +60,7 @@ class Merging:
         if self.method == "exact" and self.keep != ALL:
             raise UsageError("The exact method keeps everything: leave out the rank and the energy, or choose --method svd.")
         if self.method != "exact" and self.keep == ALL:
-            raise UsageError(f"How much is to be kept? {self.method} needs --rank, such as 32, or --energy, such as 0.98.")
+            raise UsageError("How much is to be kept? Give --rank, such as 32, or --energy, such as 0.98.")
         if self.density is not None and not elects:
             raise UsageError(f"A density is for ties and dare: {self.method} keeps every number.")
         if self.seed is not None and self.method != "dare":

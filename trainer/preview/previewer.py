@@ -7,6 +7,7 @@ the U-Net stays there: text encoders and VAE come when they are needed and go ag
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -41,7 +42,8 @@ ROOM = 2**30
 """Bytes that drawing takes beside the weights: the U-Net at 1024 px with guidance, or the VAE on a tile of 512 px."""
 ROOMY = 9 * 2**30
 """With so much free a card holds all of SDXL in float16 (6.6 GiB), `ROOM` and the reserve."""
-
+FILES = 4 * 2**30
+"""Bytes of LoRA files that are kept in memory, unless the mix itself has more."""
 
 FileKey = tuple[Path, int, int]
 """A version of a file: its path, when it was written, and its size."""
@@ -91,7 +93,7 @@ class Previewer:
         for visitor in (base.te1, base.te2, base.vae):
             visitor.to(self._home)
         base.unet.to(self._device)
-        self._files = Kept[FileKey, LoraFile](most=16)
+        self._files = Kept[FileKey, LoraFile](most=FILES, size=lambda key: key[2])
         self._sizes = Kept[FileKey, float](most=256)
         self._texts = Kept[tuple[str, tuple[tuple[FileKey, float], ...]], TextFeatures](most=256)
 
@@ -102,11 +104,17 @@ class Previewer:
         tight = device.type == "cuda" and free_bytes(device) < ROOMY  # then only what is needed goes to the card
         return cls(load_base(source, CPU if tight else device, drawing_dtype(device)), device)
 
-    def read(self, path: Path) -> LoraFile:
-        """The LoRA file, from memory unless it has changed. Raises `LoraFileError`."""
+    def read(self, path: Path, beside: Sequence[Path] = ()) -> LoraFile:
+        """The LoRA file, from memory unless it has changed; it takes no room from those `beside`. Raises `LoraFileError`."""
         if not path.is_file():
             return LoraFile.read(path)  # which says that it is not there
-        return self._files.get(_key(path), partial(LoraFile.read, path))
+        needed = [_key(other) for other in beside if other.is_file()]
+        return self._files.get(_key(path), partial(LoraFile.read, path), needed)
+
+    def _read(self, loras: Sequence[LoraChoice]) -> list[LoraFile]:
+        """The files of a mix. Raises `LoraFileError`."""
+        paths = [choice.path for choice in loras]
+        return [self.read(path, beside=paths) for path in paths]
 
     def lay(self, loras: Sequence[LoraChoice], equal_strength: bool = False) -> None:
         """Make the base's weights those of this mix, as in steps that have all of it. Raises `LoraFileError`, `UsageError`."""
@@ -114,7 +122,7 @@ class Previewer:
 
     def _mix(self, loras: Sequence[LoraChoice], equal_strength: bool) -> list[Weighted]:
         """The files with their weights. Raises `LoraFileError`."""
-        files = [self.read(choice.path) for choice in loras]
+        files = self._read(loras)
         factors = [1.0] * len(files)
         if equal_strength:
             sized = zip(loras, files, strict=True)
@@ -127,8 +135,9 @@ class Previewer:
     def remarks(self, loras: Sequence[LoraChoice], prediction: Literal["auto", Prediction], cache: Path) -> list[Remark]:
         """What to say of these LoRAs on this base, which may be read once for it. Raises `LoraFileError`."""
         facts = self.base.facts.overruled("auto", prediction)
-        heard = [choice.path for choice in loras if choice.heard]
-        return remarks(facts, [(path.stem, self.read(path).metadata) for path in heard], cache)
+        heard = self._read([choice for choice in loras if choice.heard])
+        partly = (Remark("note", _left_aside(file)) for file in heard if file.ignored or file.unknown)
+        return [*remarks(facts, [(file.name, file.metadata) for file in heard], cache), *partly]
 
     def draw(self, request: Request, live: bool = False) -> Iterator[Drawn]:
         """Yield after every step; the last one carries the picture. Closed, it draws no further.
@@ -175,8 +184,8 @@ class Previewer:
 
     def _conditions(self, request: Request) -> tuple[TextFeatures, TextFeatures]:
         """What the prompt says and what the negative prompt says, of one length; each is encoded once per mix."""
-        speaking = [choice for choice in request.loras if choice.text and _speaks(self.read(choice.path))]
-        mix = tuple((_key(choice.path), choice.text) for choice in speaking)
+        files = zip(request.loras, self._read(request.loras), strict=True)
+        mix = tuple((_key(choice.path), choice.text) for choice, file in files if choice.text and _speaks(file))
         asked = [request.prompt, *([request.negative] if request.negative else [])]
         fresh = any((prompt, mix) not in self._texts for prompt in asked)
         with torch.no_grad(), self._visit(*((self.base.te1, self.base.te2) if fresh else ())):
@@ -200,6 +209,15 @@ def _key(path: Path) -> FileKey:
     """The version of a file that lies there now."""
     status = path.stat()
     return path.resolve(), status.st_mtime_ns, status.st_size
+
+
+def _left_aside(lora: LoraFile) -> str:
+    """What of the file is not drawn with, and why."""
+    reasons = Counter(lora.ignored.values())
+    told = [f"{count} ({reason})" for reason, count in reasons.items()]
+    if lora.unknown:
+        told.append(f"{len(lora.unknown)} (unknown, such as {lora.unknown[0]})")
+    return f"{lora.name} is drawn without {len(lora.ignored) + len(lora.unknown)} of its tensors: {', '.join(told)}."
 
 
 def _speaks(lora: LoraFile) -> bool:

@@ -44,7 +44,7 @@ _PAPER, _INK, _MARGIN = (250, 248, 244), (40, 38, 36), 8
 
 @dataclass(frozen=True)
 class Sheet:
-    """A sheet under way: `done` of `total` pictures; `picture` is there at the end."""
+    """A sheet under way: `done` of `total` steps of all its pictures; `picture` is there at the end."""
 
     done: int
     total: int
@@ -62,6 +62,7 @@ def draw_sheet(
     side = base.resolution
     starting = load(DEFAULT).settings(base.family)
     prompts = PROMPTS["starter" if base.family == "starter" else "sdxl"]
+    total = len(WEIGHTS) * len(prompts) * starting.sample_steps
     cells: list[list[Image.Image]] = []
     for weight in WEIGHTS:
         row: list[Image.Image] = []
@@ -72,12 +73,16 @@ def draw_sheet(
                 prompt=asked, seed=seed + number, steps=starting.sample_steps, cfg=starting.sample_cfg,
                 width=side, height=side, loras=(LoraChoice(path, weight, weight),), prediction=prediction,
             )  # fmt: skip
-            row.append(previewer.picture(request))
-            yield Sheet(sum(map(len, cells)), len(WEIGHTS) * len(prompts))
+            begun, picture = sum(map(len, cells)) * request.steps, None
+            for drawn in previewer.draw(request):
+                yield Sheet(begun + drawn.step, total)
+                picture = drawn.picture
+            assert picture is not None
+            row.append(picture)
     title = [lora.name, *([f"trigger word {lora.trigger}"] if lora.trigger else [])]
     title += ["only for the starter base"] if base.family == "starter" else []
     finished = _composed(cells, ["  ·  ".join(title), *prompts])
-    yield Sheet(len(WEIGHTS) * len(prompts), len(WEIGHTS) * len(prompts), finished)
+    yield Sheet(total, total, finished)
 
 
 def _composed(cells: list[list[Image.Image]], texts: list[str]) -> Image.Image:

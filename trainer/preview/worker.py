@@ -2,12 +2,14 @@
 
     {"do": "draw", "base": SOURCE, "request": {…}, "out": PNG, "cache": FOLDER}          a picture
     {"do": "sheet", "base": SOURCE, "prediction": "auto", "lora": FILE, "out": PNG, "seed": N, "cache": FOLDER}  a style sheet
+    {"do": "cancel"}    ends all that was asked for before it, within a step; the base stays loaded
     {"do": "quit"}
 
     {"is": "fetch", "done": BYTES, "total": BYTES}    while a base comes from the Hub
     {"is": "step", "done": 3, "total": 20}    as often as there is something to tell; a drawing that is asked for with
                                               "live": true has "glimpse": a small PNG in base64
-    {"is": "done", "out": PNG, "remarks": […]}  or  {"is": "error", "message": SENTENCE}   once for each request
+    {"is": "done", "out": PNG, "remarks": […]}  or  {"is": "error", "message": SENTENCE}  or  {"is": "cancelled"}
+                                              once for each picture and sheet that was asked for
 
 The base stays loaded between requests. The process ends when stdin does; a fault of ours ends it too, with a traceback on
 stderr. Knows nothing of the page.
@@ -23,7 +25,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 from PIL import Image
@@ -103,16 +108,63 @@ def fetched(source: str) -> Iterator[Answer]:
                 yield {"is": "fetch", "done": done, "total": total}
 
 
+class _Inbox:
+    """Lines in their order, read by a thread of their own: a cancel is heard while something is drawn."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = lines
+        self._unanswered = SimpleQueue[str | None]()
+        self._read = self._cancelled = 0
+        Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        try:
+            for line in self._lines:
+                if _is_cancel(line):
+                    self._cancelled = self._read
+                else:
+                    self._read += 1
+                    self._unanswered.put(line)
+        finally:
+            self._unanswered.put(None)
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        """Requests with their numbers."""
+        return enumerate(iter(self._unanswered.get, None), start=1)
+
+    def cancelled(self, number: int) -> bool:
+        """Whether there was a cancel after the request of this number."""
+        return number <= self._cancelled
+
+
 def serve(lines: Iterable[str], studio: Studio) -> Iterator[Answer]:
     """Answer every line until one says quit, or there are no more."""
-    for line in lines:
+    inbox = _Inbox(lines)
+    for number, line in inbox:
         try:
             asked = _asked(line)
             if asked.get("do") == "quit":
                 return
-            yield from studio.answers(asked)
+            yield from _until(studio.answers(asked), partial(inbox.cancelled, number))
         except ImpastoError as error:
             yield {"is": "error", "message": str(error)}
+
+
+def _until(answers: Iterator[Answer], cancelled: Callable[[], bool]) -> Iterator[Answer]:
+    """The answers; once cancelled, the next is not worked for any more."""
+    while not cancelled():
+        answer = next(answers)
+        yield answer
+        if answer["is"] == "done":
+            return
+    yield {"is": "cancelled"}
+
+
+def _is_cancel(line: str) -> bool:
+    try:
+        return _asked(line).get("do") == "cancel"
+    except UsageError:
+        return False
 
 
 def _asked(line: str) -> dict[str, Any]:

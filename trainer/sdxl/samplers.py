@@ -1,4 +1,4 @@
-"""The samplers by the names that people know: which of diffusers' schedulers each is, and how it is set.
+"""The samplers by the names that people know: which scheduler each is, of diffusers or of `sde.py`, and how it is set.
 
 The numbers are diffusers' own. A sampler takes from the base only what describes its noise (betas, what is predicted, spacing
 of the time steps); all else is said here, so that a name means the same on every base. Knows nothing of U-Nets and prompts.
@@ -26,6 +26,7 @@ from diffusers import (
 )
 
 from trainer.recipe import Sampler
+from trainer.sdxl.sde import SdeScheduler
 
 _NOISE = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
@@ -50,6 +51,8 @@ _KINDS: dict[Sampler, _Kind] = {
     "Heun": _Kind(HeunDiscreteScheduler, {}),
     "DPM++ 2M": _Kind(_DPM, {}),
     "DPM++ 2M Karras": _Kind(_DPM, _KARRAS),
+    "DPM++ SDE": _Kind(SdeScheduler, {}, random=True),
+    "DPM++ SDE Karras": _Kind(SdeScheduler, _KARRAS, random=True),
     "DPM++ 2M SDE": _Kind(_DPM, _SDE, random=True),
     "DPM++ 2M SDE Karras": _Kind(_DPM, {**_SDE, **_KARRAS}, random=True),
     "UniPC": _Kind(UniPCMultistepScheduler, {}),
@@ -60,7 +63,7 @@ _KINDS: dict[Sampler, _Kind] = {
 
 
 def scheduler_for(sampler: Sampler, base: Mapping[str, Any], steps: int, device: torch.device) -> Any:
-    """diffusers' scheduler for `steps` steps on a base with the scheduler config `base`."""
+    """The scheduler for `steps` steps on a base with the scheduler config `base`."""
     kind = _KINDS[sampler]
     noise = base if sampler == "Euler" else {name: base[name] for name in _NOISE if name in base}
     scheduler = kind.scheduler.from_config({**noise, **kind.config, **_for_lcm(sampler, steps)})
