@@ -101,9 +101,17 @@ def test_inspect_says_what_else_a_file_is_and_reads_none_of_its_tensors(
 ) -> None:
     monkeypatch.setattr(Path, "read_bytes", None)
     save_file({"encoder.down.0.weight": torch.zeros(2)}, tmp_path / "vae.safetensors")
-    assert impasto("inspect", tmp_path / "vae.safetensors").sentence.startswith("vae.safetensors is a VAE, not an SDXL base")
+    assert impasto("inspect", tmp_path / "vae.safetensors").sentence.startswith(
+        "vae.safetensors is a VAE, neither a LoRA nor a whole SDXL base"
+    )
     draw = ("generate", "a", "--lora", tmp_path / "vae.safetensors", "--base", "nowhere", "--out", tmp_path / "a.png")
     assert "it is a VAE, not a LoRA" in impasto(*draw).sentence
+
+
+def test_inspect_of_an_embedding_asks_for_no_base(impasto: Any, tmp_path: Path) -> None:
+    save_file({"clip_g": torch.zeros(2, 2), "clip_l": torch.zeros(2, 2)}, tmp_path / "mood.safetensors")
+    sentence = "mood.safetensors is an embedding (textual inversion), neither a LoRA nor a whole SDXL base in 16 bits or more."
+    assert impasto("inspect", tmp_path / "mood.safetensors").sentence == sentence
 
 
 def test_inspect_of_several_files_is_one_object(impasto: Any, lora: Path) -> None:

@@ -87,7 +87,9 @@ def test_a_lora_of_a_recipe_that_is_not_here_is_named(
     draw = ("generate", "--from", tmp_path / "theirs.png", "--base", toy_base, "--out", tmp_path / "a.png")
     told = impasto(*draw)
     assert told.code == 2
-    assert f"drawn with gone.safetensors, which is neither beside it nor in {home.loras}: put it there" in told.sentence
+    assert (
+        f"with gone.safetensors, which is not beside it, not in this folder, and not in {home.loras}: put it" in told.sentence
+    )
     assert impasto(*draw, "--lora", lora).code == 0
 
 
@@ -127,13 +129,53 @@ def test_what_is_not_known_here_can_be_said_otherwise(impasto: Any, toy_base: Pa
     assert impasto(*draw, "--sampler", "DDIM", "--size", "64x64").code == 0
 
 
+def test_a_picture_that_was_not_drawn_here_stays(impasto: Any, toy_base: Path, tmp_path: Path) -> None:
+    mine, theirs, run = tmp_path / "mine.png", tmp_path / "theirs.png", ("generate", "a", "--base", toy_base, "--steps", 1)
+    drawn(impasto, toy_base, mine, "--size", "64×64")
+    for out in ("theirs.png", "theirs-2.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / out)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.png")}
+    assert "theirs.png is there already, and not drawn by Impasto" in impasto(*run, "--out", theirs).sentence
+    assert "theirs-2.png is there already" in impasto(*run, "--count", 2, "--out", theirs).sentence
+    again = impasto("generate", "--from", mine, "--seed", 5, "--base", toy_base, "--out", tmp_path / "." / "mine.png")
+    assert (again.code, "mine.png, which is drawn from" in again.sentence) == (2, True)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.png")} == before
+    assert impasto(*run, "--out", mine).code == 0
+    assert mine.read_bytes() != before[mine]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "sentence"),
+    [
+        (("--steps", 0), 2, "steps must be from 1 to 200"),
+        (("--cfg", "nan"), 2, "cfg must be from 1 to 30"),
+        (("--size", "100x100"), 2, "multiples of 32"),
+        (("--seed", -1), 2, "seed must be from 0"),
+        (("--lora", "LORA@attic=0.5"), 2, "The U-Net has no block attic"),
+        (("--out", "FILE/a.png"), 1, "Could not write"),
+    ],
+)
+def test_what_is_wrong_is_told_of_before_a_base_is_loaded(
+    impasto: Any, lora: Path, tmp_path: Path, wrong: tuple[str, object], code: int, sentence: str
+) -> None:
+    (tmp_path / "file").touch()
+    value = str(wrong[1]).replace("LORA", str(lora)).replace("FILE", str(tmp_path / "file"))
+    told = impasto("generate", "a", "--base", "nowhere", "--out", tmp_path / "a.png", wrong[0], value)
+    assert (told.code, sentence in told.sentence) == (code, True), told.err
+    assert "nowhere" in impasto("generate", "a", "--base", "nowhere", "--out", tmp_path / "a.png").sentence
+
+
+def test_the_names_of_samplers_are_known_in_any_case(impasto: Any, toy_base: Path, tmp_path: Path) -> None:
+    assert drawn(impasto, toy_base, tmp_path / "a.png", "--sampler", "euler A")["sampler"] == "Euler a"
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
         ((), "Say what to draw"),
         (("a house", "--count", 0), "--count must be from 1 to 100, not 0"),
         (("a house", "--sampler", "Eular"), "invalid choice: 'Eular'"),
-        (("--from", "GONE"), "is no picture that can be read"),
+        (("--from", "GONE"), "There is no file"),
         (("--from", "BARE"), "carries no recipe"),
     ],
 )

@@ -73,6 +73,38 @@ def test_blocks_have_weights_of_their_own(impasto: Any, pair: tuple[Path, Path],
     assert "blocks" not in inputs[1]
 
 
+def test_a_mix_that_cancels_out_says_so(impasto: Any, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    for method in (("exact",), ("svd", "--rank", 2)):
+        out = tmp_path / f"{method[0]}.safetensors"
+        told = impasto("mix", f"{pair[0]}:0.7", f"{pair[0]}:-0.7", "--method", *method, "--out", out)
+        assert "cancel each other at these weights: the file changes nothing." in told.err
+    inspected = impasto("inspect", tmp_path / "exact.safetensors")
+    assert inspected.out.endswith("  spectrum empty: it changes nothing\n")
+    assert "where" not in inspected.out
+    assert "cancel" not in impasto("mix", pair[0], f"{pair[0]}:-0.99", "--out", tmp_path / "weak.safetensors").err
+
+
+def test_a_resize_that_removes_nothing_leaves_all_as_it_is(impasto: Any, tmp_path: Path) -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        before, after = (tmp_path / f"{name} {dtype}.safetensors" for name in ("before", "after"))
+        write(before, {UNET: factors(rank=3), TE1: factors(rank=2, alpha=1.0), CONV: windows()}, {}, dtype)
+        told = impasto("resize", before, "--rank", 64, "--out", after)
+        assert "layers of rank 2 to 3" in told.out
+        assert told.out.endswith("MB: it had no more than rank 64, and is as it was.\n")
+        tensors = load_file(after)
+        assert tensors.keys() == load_file(before).keys()
+        assert all(torch.equal(tensor, tensors[key]) for key, tensor in load_file(before).items())
+        assert tensors[f"{UNET}.lora_up.weight"].dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_resize_to_all_of_the_energy_keeps_the_type(impasto: Any, tmp_path: Path, dtype: torch.dtype) -> None:
+    before, after = tmp_path / "before.safetensors", tmp_path / "after.safetensors"
+    write(before, {UNET: factors(rank=5)}, {}, dtype)
+    assert impasto("resize", before, "--energy", 1, "--out", after).code == 0
+    assert load_file(after)[f"{UNET}.lora_up.weight"].dtype == dtype
+
+
 @pytest.mark.parametrize(
     "how",
     [
@@ -129,6 +161,8 @@ def test_edit_changes_what_is_told(impasto: Any, pair: tuple[Path, Path]) -> Non
     lora = LoraFile.read(pair[0])
     assert lora.metadata["modelspec.title"] == "Glass"
     assert lora.trigger == ""
+    told = impasto("inspect", pair[0]).out.splitlines()
+    assert told[1:3] == ["  title    Glass", "  best at  0.8"]
     beside = json.loads(pair[0].with_suffix(".json").read_text(encoding="utf-8"))
     assert beside == {"notes": "mine", "preferred weight": 0.8, "activation text": ""}
 
@@ -139,16 +173,22 @@ def test_edit_changes_what_is_told(impasto: Any, pair: tuple[Path, Path]) -> Non
         (["mix", "GLASS", "--out", "NEW"], 2, "at least two"),
         (["mix", "GLASS", "INK", "--out", "INK"], 2, "is there already"),
         (["mix", "GLASS", "INK", "--out", "new.ckpt"], 2, "must name a .safetensors file"),
-        (["mix", "GLASS", "INK", "--method", "ties", "--out", "NEW"], 2, "ties needs --rank"),
+        (["mix", "GLASS", "INK", "--method", "ties", "--out", "NEW"], 2, "Give --rank"),
+        (["mix", "GLASS:0,8", "INK", "--out", "NEW"], 2, '"0,8" is no weight'),
         (["mix", "GLASS", "INK", "--rank", "4", "--out", "NEW"], 2, "keeps everything"),
         (["mix", "GLASS:0", "INK:0", "--out", "NEW"], 2, "Every weight is 0"),
         (["mix", "GLASS:99", "INK", "--out", "NEW"], 2, "from -10 to 10"),
         (["mix", "GLASS:1@steps=0.2-0.8", "INK", "--out", "NEW"], 2, "has no steps"),
         (["mix", "GLASS:1@attic=0.5", "INK", "--out", "NEW"], 2, "no block attic"),
         (["mix", "GLASS", "GONE", "--out", "NEW"], 1, "There is no file"),
-        (["bake", "GLASS", "INK", "--out", "NEW"], 1, "not an SDXL base"),
+        (["bake", "GLASS", "INK", "--out", "NEW"], 1, "choose an SDXL base here, and lay the LoRA on it"),
         (["bake", "FOLDER", "INK", "--out", "NEW"], 2, "is a folder"),
-        (["resize", "GLASS", "--out", "NEW"], 2, "needs --rank"),
+        (["bake", "starter", "INK", "--out", "NEW"], 2, "starter is a folder"),
+        (["resize", "GLASS", "--out", "NEW"], 2, "How much is to be kept? Give --rank, such as 32, or --energy"),
+        (["resize", "GLASS:0.5", "--rank", "4", "--out", "NEW"], 2, "glass.safetensors alone: :0.5 is for commands that draw"),
+        (["export", "GLASS:0,5", "--form", "kohya", "--out", "NEW"], 2, "alone: :0,5 is for commands"),
+        (["edit", "GLASS:", "--title", "x"], 2, "alone: : is for commands"),
+        (["edit", "GLASS", "--titel", "x"], 2, "impasto edit: unrecognized arguments: --titel x. See `impasto edit --help`"),
         (["resize", "GLASS", "--energy", "2", "--out", "NEW"], 2, "at most 1"),
         (["export", "GLASS", "--form", "onnx", "--out", "NEW"], 2, "invalid choice"),
         (["edit", "GLASS"], 2, "Nothing to change"),

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from trainer.errors import StorageError, UsageError
-from trainer.recipe import LoraChoice, Request, infotext, read_infotext, recipe_of, write_png
+from trainer.recipe import LoraChoice, Request, infotext, is_own, read_infotext, recipe_of, write_png
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,14 @@ def test_weights_beyond_all_sense_are_refused(given: str) -> None:
         LoraChoice.parse(given)
 
 
+@pytest.mark.parametrize("wrong", ["0,8", "abc", "", "0.8:", "1:2:3", ":0.5"])
+def test_what_is_no_weight_is_told_of(wrong: str) -> None:
+    for name in ("a.safetensors", "C:\\my loras\\a.SafeTensors"):
+        with pytest.raises(UsageError) as told:
+            LoraChoice.parse(f"{name}:{wrong}@style")
+        assert str(told.value) == f'"{wrong}" is no weight: write {name}:0.8 or {name}:0.8:0.5, with a point.'
+
+
 STYLE = (("unet", 0.0), ("up_blocks.0.attentions.1", 1.0))
 
 
@@ -68,10 +76,15 @@ def test_parts_of_a_lora_stand_behind_its_weights(given: str, choice: LoraChoice
     assert LoraChoice.parse(given) == choice
 
 
-@pytest.mark.parametrize("part", ["stile", "", "steps=1", "steps=a-b", "up_blocks=x", "=1", "steps"])
+@pytest.mark.parametrize("part", ["stile", "steps=1", "steps=a-b", "up_blocks=x", "=1", "steps"])
 def test_what_is_no_part_of_a_lora_is_told_of(part: str) -> None:
     with pytest.raises(UsageError, match=f"'{part}' is no part of a LoRA: use @style"):
         LoraChoice.parse(f"a.safetensors:0.8@{part}")
+
+
+def test_an_at_sign_with_nothing_behind_it_is_told_of() -> None:
+    with pytest.raises(UsageError, match="Behind an @ there must be a part of the LoRA"):
+        LoraChoice.parse("a.safetensors:0.8@")
 
 
 @pytest.mark.parametrize("part", ["steps=0.8-0.2", "steps=0.5-0.5", "steps=0-1.1", "steps=0-nan"])
@@ -87,7 +100,15 @@ def test_a_factor_beyond_all_sense_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("parts", "steps", "inside"),
-    [("", 4, [0, 1, 2, 3]), ("@steps=0.5-1", 4, [2, 3]), ("@steps=0-0.3", 10, [0, 1, 2]), ("@steps=0.2-0.8", 3, [1])],
+    [
+        ("", 4, [0, 1, 2, 3]),
+        ("@steps=0.5-1", 4, [2, 3]),
+        ("@steps=0-0.3", 10, [0, 1, 2]),
+        ("@steps=0.2-0.8", 3, [1]),
+        ("@steps=0-0.0001", 25, [0]),
+        ("@steps=0.9999-1", 25, [24]),
+        ("@steps=0.5-0.51", 4, [2]),
+    ],
 )
 def test_a_lora_is_there_in_its_share_of_the_steps(parts: str, steps: int, inside: list[int]) -> None:
     assert [step for step in range(steps) if A.with_parts(parts).in_step(step, steps)] == inside
@@ -142,7 +163,7 @@ RECIPES = {
     "spaces": Request(" a house ", "  "),
     "style": Request("a", loras=(A.with_parts("@style"), B.with_parts("@steps=0.2-0.8"))),
     "blocks": Request("a", loras=(A.with_parts("@unet=0@up_blocks.0=1e-05@mid_block=-0.3333333333333333@steps=1e-05-0.5"),)),
-    "equal strength": Request("a", loras=(A, LoraChoice(Path("c.safetensors"), 0.0, 0.0)), equal_strength=True),
+    "equal strength": Request("a", loras=(A, B), equal_strength=True),
 }
 
 
@@ -272,9 +293,24 @@ def test_a_picture_without_a_recipe_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_text("no picture")
     (tmp_path / "huge.png").write_bytes(png(100_000, b""))
     (tmp_path / "blown up.png").write_bytes(png(4, chunk(b"zTXt", b"parameters\0\0" + zlib.compress(bytes(2**22)))))
-    for name in ("b.png", "gone.png", "huge.png", "blown up.png"):
+    for name in ("b.png", "huge.png", "blown up.png"):
         with pytest.raises(UsageError, match=f"{name} is no picture"):
             recipe_of(tmp_path / name, [])
+    with pytest.raises(UsageError, match=r"There is no file .*gone\.png"):
+        recipe_of(tmp_path / "gone.png", [])
+
+
+def test_pictures_that_were_drawn_here_are_known(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (4, 4))
+    for number, (asked, base) in enumerate((asked, base) for asked in RECIPES.values() for base in ("starter", "a,b: c")):
+        write_png(tmp_path / f"{number}.png", picture, infotext(asked, base))
+        assert is_own(tmp_path / f"{number}.png")
+    theirs = "a fox\nSteps: 2, Sampler: Euler, CFG scale: 5, Seed: 8, Size: 64x96, Model hash: 31e35c80fc, Model: sdxl"
+    for text in (theirs, "a letter"):
+        write_png(tmp_path / "theirs.png", picture, text)
+        assert not is_own(tmp_path / "theirs.png")
+    picture.save(tmp_path / "bare.png")
+    assert not any(is_own(tmp_path / name) for name in ("bare.png", "gone.png", "."))
 
 
 def test_a_lora_at_weight_zero_is_no_part_of_the_recipe() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from trainer import presets
 from trainer.bars import bar, reach
 from trainer.commands_training import trained
-from trainer.errors import ImpastoError, LoraFileError, RunError
+from trainer.errors import BaseModelError, ImpastoError, LoraFileError, RunError
 from trainer.home import Home, free_name, shipped
 from trainer.recipe import LoraChoice, write_png
 from trainer.tensorfile import read_header
@@ -89,14 +89,17 @@ def _inspected(path: Path) -> tuple[Result, Any]:
 
     Raises `LoraFileError`, `BaseModelError` that says what it is instead.
     """
-    from trainer.bases.kinds import LORA, UNKNOWN, kind_of
+    from trainer.bases.kinds import LORA, SDXL, UNKNOWN, kind_of
     from trainer.bases.source import facts_at
     from trainer.lora.anatomy import Anatomy
     from trainer.lora.file import LoraFile, summary
 
     header = None if os.path.isdir(path) else read_header(path, LoraFileError)
-    if header is None or kind_of(header.tensors) not in (LORA, UNKNOWN):
+    kind = kind_of(header.tensors) if header else SDXL
+    if header is None or kind is SDXL:
         return _facts(facts_at(str(path), path)), None
+    if kind not in (LORA, UNKNOWN):
+        raise BaseModelError(f"{path.name} is {kind.name}, neither a LoRA nor a whole SDXL base in 16 bits or more.")
     lora = LoraFile.read(path)
     with bar(f"measuring {lora.name}", len(lora.layers), delay=2) as shown:
         anatomy = Anatomy.of(lora, shown.update)

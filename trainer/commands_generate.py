@@ -5,7 +5,8 @@ Knows no torch before it draws. Progress goes to stderr.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 from trainer import presets
 from trainer.bars import bar, reach
 from trainer.commands import Asked, Result, loaded, told_remarks
-from trainer.errors import UsageError
+from trainer.errors import UsageError, storing
 from trainer.home import Home
 from trainer.lora.contents import contents_of
-from trainer.recipe import LoraChoice, Request, infotext, recipe_of, write_png
+from trainer.lora.paths import check_blocks
+from trainer.recipe import LoraChoice, Request, infotext, is_own, recipe_of, write_png
 
 MOST = 100
 """Pictures of one command."""
@@ -25,11 +27,15 @@ MOST = 100
 def generate(asked: Asked, home: Home) -> Result:
     """`impasto generate`."""
     places = _places(asked.out, asked.count)
+    _check_kept(places, asked.origin)
     said = _said(asked)
     origin, source = _origin(asked, said, home)
     loras = tuple(LoraChoice.parse(given) for given in asked.lora) or (origin.loras if origin else ())
-    for choice in loras:
-        contents_of(choice.path)  # a bad file is told of before a base is loaded
+    for choice in loras:  # what is wrong is told of before a base is loaded
+        contents_of(choice.path)
+        check_blocks(dict(choice.blocks))
+    replace(origin or Request(""), loras=loras, **said)
+    _check_writable(places)
     previewer = loaded(source)
     request = replace(origin or _usual(previewer.base), loras=loras, **said)
     requests = [replace(request, seed=request.seed + number) for number in range(asked.count)]
@@ -53,6 +59,22 @@ def _places(out: Path, count: int) -> list[Path]:
     return [out] if count == 1 else [out.with_name(f"{out.stem}-{number}{out.suffix}") for number in range(1, count + 1)]
 
 
+def _check_kept(places: Sequence[Path], origin: Path | None) -> None:
+    """Refuse to write over any other file than a picture that was drawn here, and over the one of `--from`."""
+    for place in places:
+        if origin and origin.exists() and place.exists() and place.samefile(origin):
+            raise UsageError(f"--out would replace {origin}, which is drawn from: choose another name for --out.")
+        if place.exists() and not is_own(place):
+            raise UsageError(f"{place} is there already, and not drawn by Impasto: choose another name for --out.")
+
+
+def _check_writable(places: Sequence[Path]) -> None:
+    """Raise `StorageError` if no file can be made there."""
+    with storing(places[0]):
+        places[0].parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=places[0].parent).close()
+
+
 def _origin(asked: Asked, said: Mapping[str, Any], home: Home) -> tuple[Request | None, str]:
     """The recipe of the picture that was named, if any, and the base to draw on. Raises `UsageError`, `BaseModelError`."""
     if asked.origin is None:
@@ -63,8 +85,8 @@ def _origin(asked: Asked, said: Mapping[str, Any], home: Home) -> tuple[Request 
     gone = next((choice.path for choice in request.loras if not choice.path.is_file()), None)
     if gone and not asked.lora:
         raise UsageError(
-            f"The picture was drawn with {gone}, which is neither beside it nor in {home.loras}: "
-            "put it there, or name with --lora what to draw with instead."
+            f"The picture was drawn with {gone}, which is not beside it, not in this folder, and not in {home.loras}: "
+            "put it there, or name it, or another one, with --lora."
         )
     return request, asked.base or _base_named(named, home)
 
@@ -98,7 +120,7 @@ def _usual(base: Any) -> Request:
 
 
 def _size(text: str) -> dict[str, int]:
-    width, cross, height = text.lower().partition("x")
+    width, cross, height = text.lower().replace("×", "x").partition("x")
     if not (cross and width.isdecimal() and height.isdecimal()):
         raise UsageError(f"--size takes WIDTHxHEIGHT, such as 1024x1024, not {text!r}.")
     return {"width": int(width), "height": int(height)}

@@ -18,7 +18,7 @@ from trainer.home import Home
 from trainer.lora import sidecar
 from trainer.lora.contents import contents_of
 from trainer.lora.edit import Edit, edit
-from trainer.lora.paths import is_block
+from trainer.lora.paths import check_blocks
 from trainer.lora.ways import Keep, Merging
 from trainer.recipe import LoraChoice
 
@@ -132,8 +132,7 @@ def _sources(given: Sequence[str]) -> tuple[list[Any], list[Any]]:
     for choice in choices:
         if (choice.begin, choice.end) != (0, 1):
             raise UsageError(f"A file has no steps: leave out the @steps of {choice.path.name}.")
-        if strange := [block for block, _ in choice.blocks if block != "unet" and not is_block(block)]:
-            raise UsageError(f"The U-Net has no block {strange[0]}: name one such as down_blocks, mid_block or up_blocks.0.")
+        check_blocks(dict(choice.blocks))
     mix, sources = [], []
     for choice in choices:
         part = Weighted(_read(choice.path), choice.unet, choice.text, dict(choice.blocks))

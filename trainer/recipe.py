@@ -84,6 +84,9 @@ class LoraChoice:
             path = head
         if not path:
             raise UsageError(f"{given} names no LoRA file.")
+        if over := re.search(r"\.safetensors:([^/\\]*)$", path, re.IGNORECASE):
+            name, wrong = path[: over.start(1) - 1], found[1][over.start(1) :]
+            raise UsageError(f'"{wrong}" is no weight: write {name}:0.8 or {name}:0.8:0.5, with a point.')
         unet = numbers[0] if numbers else 1.0
         return cls(Path(path), unet, numbers[1] if len(numbers) > 1 else unet).with_parts(found[2])
 
@@ -92,6 +95,8 @@ class LoraChoice:
         blocks, begin, end = dict[str, float](), 0.0, 1.0
         for part in re.split("[@,]", parts)[1:]:
             name, _, number = part.partition("=")
+            if not part:
+                raise UsageError("Behind an @ there must be a part of the LoRA, such as @style: add one, or take the @ away.")
             steps = re.fullmatch(f"steps=({_NUMBER})-({_NUMBER})", part)
             if steps:
                 begin, end = _float(steps[1]), _float(steps[2])
@@ -120,8 +125,9 @@ class LoraChoice:
         return bool(self.unet or self.text)
 
     def in_step(self, step: int, steps: int) -> bool:
-        """Whether the U-Net has the LoRA in a step, counted from 0; ends fall on the nearest step."""
-        return round(self.begin * steps) <= step < round(self.end * steps)
+        """Whether the U-Net has the LoRA in a step, counted from 0; ends fall on the nearest step, and one it has at least."""
+        first = min(round(self.begin * steps), steps - 1)
+        return first <= step < max(round(self.end * steps), first + 1)
 
     def to_json(self) -> list[Any]:
         """Plain values: path, weights, and parts if there are any."""
@@ -197,7 +203,7 @@ _DEFAULTS = Request("").to_json()
 
 def infotext(request: Request, base: str) -> str:
     """The recipe in A1111's words, LoRAs as `<lora:name:weight>` tags; what those words lose stands behind them as JSON."""
-    loras = [replace(lora, path=Path(lora.path.name)) for lora in request.loras if lora.heard or request.equal_strength]
+    loras = [replace(lora, path=Path(lora.path.name)) for lora in request.loras if lora.heard]
     base = _without_folder(base)
     named = {**replace(request, loras=tuple(loras)).to_json(), "base": base}
     lines = [request.prompt + "".join(map(_tag, loras))]
@@ -234,16 +240,32 @@ def recipe_of(picture: Path, folders: Sequence[Path], said: Mapping[str, Any] | 
 
     Raises `UsageError`.
     """
+    request, base = read_infotext(_words_in(picture), said)
+    loras = (replace(lora, path=_found(lora.path, folders)) for lora in request.loras)
+    return replace(request, loras=tuple(loras)), base
+
+
+def is_own(picture: Path) -> bool:
+    """Whether a file is a picture with a recipe as this program writes it: others use the same words, and more of them."""
+    try:
+        text = _words_in(picture)
+        return infotext(*read_infotext(text)) == text
+    except UsageError:
+        return False
+
+
+def _words_in(picture: Path) -> str:
+    """A picture's `parameters`. Raises `UsageError`."""
     try:
         with Image.open(picture) as opened:
             text = opened.info.get("parameters")
+    except FileNotFoundError:
+        raise UsageError(f"There is no file {picture}.") from None
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
         raise UsageError(f"{picture} is no picture that can be read.") from None
     if not isinstance(text, str):
         raise UsageError(f"{picture.name} carries no recipe: draw with Impasto or A1111, and send the file as it is.")
-    request, base = read_infotext(text, said)
-    loras = (replace(lora, path=_found(lora.path, folders)) for lora in request.loras)
-    return replace(request, loras=tuple(loras)), base
+    return text
 
 
 def _found(path: Path, folders: Sequence[Path]) -> Path:

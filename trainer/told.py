@@ -99,13 +99,14 @@ def _told_lora(file: Result) -> list[str]:
 
 def _told_anatomy(anatomy: Result, size: int) -> list[str]:
     """Where a LoRA's change is, and what rank it needs."""
-    starts = ["  where    ", *("           " for _ in anatomy["blocks"])]
-    lines = [
-        f"{start}{block['block']:<9} {block['share']:>4.0%}  {block['diffusers']}".rstrip()
-        for start, block in zip(starts, anatomy["blocks"], strict=False)
-    ]
+    lines: list[str] = []
     *fewer, most = anatomy["holding"]
     if most["rank"]:
+        starts = ["  where    ", *("           " for _ in anatomy["blocks"])]
+        lines += [
+            f"{start}{block['block']:<9} {block['share']:>4.0%}  {block['diffusers']}".rstrip()
+            for start, block in zip(starts, anatomy["blocks"], strict=False)
+        ]
         now, then = (f"{number / 1e6:,.1f} MB" for number in (size, most["bytes"] or size))
         less = f": {now} -> {then}" if then != now else ""
         held = ", ".join(f"{one['share']:.0%}: rank {one['rank']}" for one in reversed(fewer))

@@ -135,6 +135,12 @@ def content(name: str) -> bytes:
             return b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 6938040682\n"
         case "gguf":
             return b"GGUF\x03\x00\x00\x00" + bytes(100)
+        case "png":
+            return b"\x89PNG\r\n\x1a\n" + bytes(100)
+        case "jpeg":
+            return b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(100)
+        case "webp":
+            return b"RIFF\x24\x00\x00\x00WEBPVP8 " + bytes(100)
         case "empty":
             return b""
         case _:
@@ -146,6 +152,7 @@ def content(name: str) -> bytes:
     [
         ("pickle", "is a pickle"), ("torch file", "is a pickle"), ("web page", "web page"), ("pointer", "git LFS"),
         ("gguf", "GGUF"), ("empty", "is empty"), ("noise", "not a safetensors file"),
+        *((name, "is a picture: choose a .safetensors file") for name in ("png", "jpeg", "webp")),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])

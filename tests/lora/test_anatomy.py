@@ -205,6 +205,14 @@ def test_a_lora_of_zeros_changes_nothing() -> None:
     json.dumps(found.to_json(0), allow_nan=False)
 
 
+@pytest.mark.parametrize(("left", "empty"), [(0.0, True), (1e-7, True), (1e-5, False)])
+def test_a_change_that_is_undone_but_for_rounding_is_none(left: float, empty: bool) -> None:
+    one = plain(rank=3)
+    up = one.up.float()
+    undone = Factors(torch.cat([one.down, one.down]), torch.cat([up, up * (left - 1)], 1), one.alpha)
+    assert (Anatomy.of(lora({OUT1: undone})).size == 0) == empty
+
+
 def test_a_dora_is_left_out_and_named() -> None:
     found = Anatomy.of(lora({OUT1: plain(), IN4: Dora(plain(), torch.ones(20), "out")}))
     assert list(found.blocks) == ["output 1"]

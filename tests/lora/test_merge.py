@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,8 @@ def test_equal_strength_is_of_the_unets_change() -> None:
     assert [part.text for part in found] == [part.text for part in mix]
     sizes = [torch.cat([change(part, name).flatten() for name in (LINEAR, OTHER, CONV, POINT)]).norm() for part in found]
     torch.testing.assert_close(torch.stack(sizes) / sizes[0], torch.tensor([1.0, 1.0, 0.5], dtype=torch.float64))
+    off = [replace(mix[0], unet=0.0), *mix[1:]]
+    assert [part.unet for part in equalised(off)[1:]] == [part.unet for part in equalised(mix[1:])]
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,9 @@ def test_a_convolution_with_another_window_does_not_fit(base: Base, canvas: Canv
     name = "lora_unet_input_blocks_1_0_in_layers_2"
     good = factors_of(a_lora(base, 1))[name]
     wrong = LoraFile("odd", {name: Factors(good.down[..., :1, :1], good.up, 2.0)}, {})
-    with pytest.raises(LoraFileError, match=r"1 of its 1 layers have no counterpart here, such as lora_unet_input_blocks_1_0"):
+    with pytest.raises(
+        LoraFileError, match=r"1 of its 1 layers have no counterpart here, such as lora_unet_input_blocks_1_0.* Choose .+ base"
+    ):
         canvas.lay([Weighted(wrong, 1.0, 1.0)])
 
 
@@ -295,7 +297,10 @@ def foreign(base: Base, version: str) -> LoraFile:
 
 
 def test_a_lora_for_another_base_is_refused_in_a_sentence_that_names_both(base: Base, canvas: Canvas) -> None:
-    with pytest.raises(LoraFileError, match=r"wide does not fit this base \(sdxl_base_v1-0\).*made for the starter base only"):
+    sentence = (
+        r"wide does not fit this base \(sdxl_base_v1-0\).*made for the starter base only.* Choose the starter as the base"
+    )
+    with pytest.raises(LoraFileError, match=sentence):
         canvas.lay([Weighted(foreign(base, "impasto_starter"), 1.0, 1.0)])
 
 

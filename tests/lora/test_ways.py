@@ -12,8 +12,8 @@ from trainer.lora.ways import Keep, Merging, Method
     ("method", "rank", "energy", "more", "words"),
     [
         ("exact", 4, None, {}, "keeps everything"),
-        ("svd", None, None, {}, "svd needs --rank"),
-        ("ties", None, None, {}, "ties needs --rank"),
+        ("svd", None, None, {}, "Give --rank"),
+        ("ties", None, None, {}, "Give --rank"),
         ("svd", 4, 0.5, {}, "not both"),
         ("svd", 0, None, {}, "from 1 to 4096, not 0"),
         ("svd", None, 1.5, {}, "at most 1, not 1.5"),

@@ -12,7 +12,6 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.errors import DrawingError, LoraFileError
@@ -324,13 +323,12 @@ def test_the_encoders_go_even_if_encoding_fails(toy_base: Path, monkeypatch: pyt
 def test_what_does_not_fit_on_a_card_beside_drawing_is_kept_elsewhere(toy_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = load_base(str(toy_base), torch.device("cpu"), torch.float32)
     weights = sum(4 * weight.numel() for model in base.models.values() for weight in model.parameters())
-    linears = sum(
-        4 * layer.weight.numel() for part in base.parts.values() for layer in part.modules() if isinstance(layer, nn.Linear)
-    )
-    free = weights + linears + ROOM
+    named = (each for part in base.parts.values() for each in part.named_parameters())
+    mixable = sum(4 * weight.numel() for name, weight in named if weight.dim() > 1 and not name.endswith("_embedding.weight"))
+    free = weights + mixable + ROOM
     free += reserve(free)
     seen = []
-    for spare in (0, -1, -linears - reserve(linears)):
+    for spare in (0, -1, -mixable - reserve(mixable)):
         monkeypatch.setattr(module, "free_bytes", lambda _, spare=spare: free + spare)
         way = way_for(base, torch.device("cuda"))
         seen.append((way.copies_away, way.visiting))
@@ -532,6 +530,9 @@ def test_at_equal_strength_a_strong_and_a_weak_lora_meet_in_the_middle(toy_base:
     expected = drawing.picture(replace(ASKED, loras=(LoraChoice(lora, (0.6 - 0.1) * 5**0.5, 0.0),)))
     assert abs(np.array(got, dtype=int) - np.array(expected, dtype=int)).max() <= 1
     assert got.tobytes() != drawing.picture(replace(ASKED, loras=loras)).tobytes()
+    off = (LoraChoice(lora, 0.6, 0.0), LoraChoice(strong, 0.0, 0.0))
+    alone = drawing.picture(replace(ASKED, loras=off, equal_strength=True))
+    assert abs(np.array(alone, dtype=int) - np.array(drawing.picture(replace(ASKED, loras=off[:1])), dtype=int)).max() <= 1
 
 
 def test_the_files_of_a_mix_are_read_once_however_large_it_is(

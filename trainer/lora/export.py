@@ -13,16 +13,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 
 from trainer.errors import LoraFileError, storing
-from trainer.home import write_atomically
+from trainer.home import write_blocks
 from trainer.lora.delta import Dora, Factors
-from trainer.lora.file import LoraFile, hashes, lossless, write
+from trainer.lora.file import LoraFile, lossless, write
 from trainer.lora.keys import Component, component_of
 from trainer.lora.lowrank import LowRank
 from trainer.lora.merge import one_alpha
 from trainer.lora.paths import place_of
+from trainer.lora.serial import pieces
 from trainer.lora.ways import Form, Only
 
 _MODELS: Mapping[Component, str] = {"unet": "unet", "te1": "text_encoder", "te2": "text_encoder_2"}
@@ -41,7 +41,7 @@ def export(lora: LoraFile, form: Form, only: Only | None, path: Path) -> int:
         return len(layers)
     tensors = diffusers(layers)
     with storing(path):
-        write_atomically(path, save(tensors, {**texts, **hashes(tensors, texts)}))
+        write_blocks(path, pieces(tensors, texts))
     return len(layers)
 
 

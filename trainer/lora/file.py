@@ -8,9 +8,7 @@ base is said elsewhere.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
 from trainer.errors import LoraFileError, storing
-from trainer.home import write_atomically
+from trainer.home import write_blocks
 from trainer.lora.assembly import Misfit, layer_of
 from trainer.lora.contents import Contents, contents_of
 from trainer.lora.delta import Factors as Factors
 from trainer.lora.delta import Layer
 from trainer.lora.keys import COMPONENTS, component_of
+from trainer.lora.serial import pieces
 from trainer.tensorfile import TensorInfo
 
 _TYPES = {
@@ -118,26 +116,23 @@ def lossless(tensors: Iterable[torch.Tensor]) -> torch.dtype:
 
 def serialise(layers: Mapping[str, Factors], metadata: Mapping[str, str], dtype: torch.dtype = torch.float16) -> bytes:
     """The file's bytes: matrices of that type, float32 alphas, the metadata, and the hashes that other tools look for."""
-    tensors = {}
-    for name, factors in layers.items():
-        tensors[f"{name}.lora_down.weight"] = factors.down.detach().to("cpu", dtype).contiguous()
-        tensors[f"{name}.lora_up.weight"] = factors.up.detach().to("cpu", dtype).contiguous()
-        tensors[f"{name}.alpha"] = torch.tensor(float(factors.alpha), dtype=torch.float32)
-    return save(tensors, {**metadata, **hashes(tensors, metadata)})
-
-
-def hashes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
-    """kohya's two hashes: of the tensor bytes alone, and the older one of 64 KiB at 1 MiB."""
-    content = save(dict(tensors), {key: text for key, text in metadata.items() if key.startswith("ss_")})
-    body = content[8 + struct.unpack("<Q", content[:8])[0] :]
-    legacy = hashlib.sha256(content[0x100000 : 0x100000 + 0x10000]).hexdigest()[:8]
-    return {"sshs_model_hash": hashlib.sha256(body).hexdigest(), "sshs_legacy_hash": legacy}
+    return b"".join(pieces(_kohya(layers, dtype), metadata))
 
 
 def write(path: Path, layers: Mapping[str, Factors], metadata: Mapping[str, str], dtype: torch.dtype = torch.float16) -> None:
     """Write a LoRA file whole or not at all. Raises `StorageError`."""
     with storing(path):
-        write_atomically(path, serialise(layers, metadata, dtype))
+        write_blocks(path, pieces(_kohya(layers, dtype), metadata))
+
+
+def _kohya(layers: Mapping[str, Factors], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The tensors of kohya's form."""
+    tensors = {}
+    for name, factors in layers.items():
+        tensors[f"{name}.lora_down.weight"] = factors.down.detach().to("cpu", dtype)
+        tensors[f"{name}.lora_up.weight"] = factors.up.detach().to("cpu", dtype)
+        tensors[f"{name}.alpha"] = torch.tensor(float(factors.alpha), dtype=torch.float32)
+    return tensors
 
 
 def summary(lora: LoraFile) -> dict[str, Any]:

@@ -135,7 +135,8 @@ def singular_values(layer: Layer) -> torch.Tensor:
     """Of a change at weight 1, largest first, float64: (rank,), or (smaller side,) where it is made whole."""
     if (factors := thin(layer)) is not None:
         values = factors.values
-        return values * (values.norm() > UNDONE * factors.up.norm() * factors.down.norm())
+        undone = values.norm() <= UNDONE * factors.up.norm() * factors.down.norm()
+        return torch.zeros_like(values) if undone else values
     if isinstance(layer, Kronecker):  # all products of those of both
         first, second = (one.whole(torch.float64) if isinstance(one, Pair) else one for one in (layer.first, layer.second))
         products = torch.outer(_dense_values(first), _dense_values(second)).flatten()

@@ -78,7 +78,8 @@ def gathered(mix: Sequence[Weighted]) -> dict[str, list[Term]]:
 def equalised(mix: Sequence[Weighted]) -> list[Weighted]:
     """The mix with other weights in the U-Net: see `equalising`. What a DoRA changes is not known, but none is merged."""
     sizes = [
-        math.hypot(*(layer.size() for name, layer in part.lora.layers.items() if component_of(name) == "unet")) for part in mix
+        math.hypot(*(layer.size() for name, layer in part.lora.layers.items() if component_of(name) == "unet" and part.unet))
+        for part in mix
     ]
     return [replace(part, unet=part.unet * factor) for part, factor in zip(mix, equalising(sizes), strict=True)]
 

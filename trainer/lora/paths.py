@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 
+from trainer.errors import UsageError
 from trainer.lora.keys import Component, file_name
 from trainer.lora.shape import within
 
@@ -35,6 +36,12 @@ def place_of(name: str) -> tuple[Component, str] | None:
 def is_block(block: str) -> bool:
     """Whether SDXL's U-Net has a block, or a module, of that path."""
     return any(component == "unet" and within(block, path) for component, path in _places().values())
+
+
+def check_blocks(blocks: Iterable[str]) -> None:
+    """Raise `UsageError` unless each is `unet`, for all of it, or a block of SDXL's U-Net."""
+    if strange := [block for block in blocks if block != "unet" and not is_block(block)]:
+        raise UsageError(f"The U-Net has no block {strange[0]}: name one such as down_blocks, mid_block or up_blocks.0.")
 
 
 @cache

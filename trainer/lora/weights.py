@@ -38,7 +38,8 @@ def equalising(sizes: Sequence[float]) -> list[float]:
     """What each LoRA's weight in the U-Net is multiplied by, so that at equal weights all change the U-Net equally much.
 
     `sizes` are Frobenius norms of the changes of the whole U-Net at weight 1, which become their geometric mean: none of the
-    LoRAs is the measure of the others, and the factors multiply to 1. One that leaves the U-Net alone (0) keeps its weight.
+    LoRAs is the measure of the others, and the factors multiply to 1. A 0 is of one that leaves the U-Net alone or has no
+    weight there: it does not count for the others, and keeps its weight.
     """
     changing = [size for size in sizes if size > 0]
     mean = math.exp(math.fsum(map(math.log, changing)) / len(changing)) if changing else 0.0

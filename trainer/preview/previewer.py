@@ -66,12 +66,12 @@ def way_for(base: Base, device: torch.device) -> DrawingNeeds:
         return sum(weight.nbytes for model in models for weight in model.parameters())
 
     here = sum(part.nbytes for model in base.models.values() for part in model.parameters() if part.device.type == device.type)
-    linears = [layer for part in base.parts.values() for layer in part.modules() if isinstance(layer, nn.Linear)]
+    layers = (layer for part in base.parts.values() for layer in part.modules() if isinstance(layer, nn.Linear | nn.Conv2d))
     sizes = DrawingSizes(
         unet=bytes_of(base.unet),
         text=bytes_of(base.te1, base.te2),
         vae=bytes_of(base.vae),
-        mixable=sum(layer.weight.nbytes for layer in linears),
+        mixable=sum(layer.weight.nbytes for layer in layers),
         guided=ROOM,
         whole=ROOM,  # the VAE itself sees to tiles
         tile=ROOM,
@@ -126,11 +126,15 @@ class Previewer:
         factors = [1.0] * len(files)
         if equal_strength:
             sized = zip(loras, files, strict=True)
-            factors = equalising([self._sizes.get(_key(one.path), partial(self._canvas.size, file)) for one, file in sized])
+            factors = equalising([self._size(one, file) if one.unet else 0.0 for one, file in sized])
         return [
             Weighted(file, choice.unet * factor, choice.text, dict(choice.blocks))
             for choice, file, factor in zip(loras, files, factors, strict=True)
         ]
+
+    def _size(self, choice: LoraChoice, file: LoraFile) -> float:
+        """How much a file changes the U-Net at weight 1, reckoned once. Raises `LoraFileError`."""
+        return self._sizes.get(_key(choice.path), partial(self._canvas.size, file))
 
     def remarks(self, loras: Sequence[LoraChoice], prediction: Literal["auto", Prediction], cache: Path) -> list[Remark]:
         """What to say of these LoRAs on this base, which may be read once for it. Raises `LoraFileError`."""

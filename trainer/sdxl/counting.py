@@ -282,9 +282,9 @@ def count_matrices(subject: Subject) -> dict[Component, list[tuple[list[int], in
 
 
 def count_mixable(subject: Subject) -> int:
-    """Bytes of the linear layers, which LoRAs may change, whoever made them."""
+    """Bytes of the linear layers and convolutions, which LoRAs may change, whoever made them."""
     parts = _skeleton(subject).parts.values()
-    return sum(layer.weight.nbytes for part in parts for layer in part.modules() if isinstance(layer, nn.Linear))
+    return sum(layer.weight.nbytes for part in parts for layer in part.modules() if isinstance(layer, nn.Linear | nn.Conv2d))
 
 
 def _skeleton(subject: Subject) -> Skeleton:
