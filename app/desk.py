@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from app.arrivals import Arrivals
+from app.captioning import Captioning
+from app.checkup import Checkup
 from app.jobs import Previewer, Trainings
 from app.thumbnails import Thumbnails
 from app.watch import Watch
@@ -22,11 +25,17 @@ class Desk:
     previewer: Previewer
     watch: Watch
     thumbnails: Thumbnails
+    arrivals: Arrivals
+    checkup: Checkup
+    captioning: Captioning
 
     @classmethod
     def of(cls, home: Home) -> Desk:
         """The desk of a home folder."""
-        return cls(home, Trainings(home), Previewer(home), Watch(), Thumbnails(home.cache / "thumbnails"))
+        return cls(
+            home, Trainings(home), Previewer(home), Watch(), Thumbnails(home.cache / "thumbnails"),
+            Arrivals(home.cache / "dropped"), Checkup(home.cache), Captioning(home),
+        )  # fmt: skip
 
     def dataset_names(self) -> list[str]:
         """The datasets there are."""

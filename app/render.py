@@ -164,10 +164,14 @@ def warnings(progress: Progress) -> str:
 def bar(progress: Progress, now: Situation) -> str:
     """How much is done, as a bar."""
     done, total = {"starting": progress.fetched, "encoding": progress.encoded}.get(now, (0, 0))
-    share = done / max(1, total) if done < total or now == "encoding" else progress.share
+    return plain_bar(done / max(1, total) if done < total or now == "encoding" else progress.share, now)
+
+
+def plain_bar(share: float, look: str = "training") -> str:
+    """A bar of which this share, 0 to 1, is full."""
     percent = round(100 * min(1.0, share))
     return (
-        f'<div class="impasto-bar {now}" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
+        f'<div class="impasto-bar {look}" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{percent}"><i style="width:{percent}%"></i></div>'
     )
 

@@ -28,8 +28,8 @@ from trainer.home import Home, shipped
 HOST = "127.0.0.1"
 FIRST_PORT = 7860
 TRIES = 20
-LARGEST_UPLOAD = 200 * 2**20
-"""Bytes of one dropped file: a 64-megapixel TIFF fits."""
+LARGEST_UPLOAD = 2**20
+"""Bytes of a file that is given to Gradio: nothing in the page does that. What is dropped goes to `workbench`."""
 
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -75,7 +75,7 @@ def make_app(home: Home) -> FastAPI:
     os.environ["GRADIO_TEMP_DIR"] = str(home.cache / "page")  # read when gradio is imported
     import gradio as gr
 
-    from app import ui
+    from app import painting, studio, ui, workbench
 
     desk, demo = ui.build(home)
 
@@ -83,10 +83,14 @@ def make_app(home: Home) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         desk.previewer.unload()
+        desk.captioning.stop()
 
     app = FastAPI(openapi_url=None, lifespan=lifespan)
     app.add_middleware(OwnPageOnly)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    studio.add(app, desk)
+    workbench.add(app, desk)
+    painting.add(app, desk)
     mounted: FastAPI = gr.mount_gradio_app(
         app,
         demo,
@@ -104,7 +108,7 @@ def make_app(home: Home) -> FastAPI:
         footer_links=[],
         js=shipped("assets", "page", "page.js").read_text(encoding="utf-8"),
         theme=ui.theme(),
-        css_paths=[shipped("assets", "page", "style.css")],
+        css_paths=[shipped("assets", "page", name) for name in ("style.css", "studio.css", "studio-work.css")],
     )
     return mounted
 

@@ -46,7 +46,7 @@ def build(home: Home) -> tuple[Desk, gr.Blocks]:
     with gr.Blocks(title="Impasto", analytics_enabled=False, delete_cache=CACHE_AGE, fill_width=True) as demo:
         gr.HTML(_header(), elem_id="impasto-header", padding=False)
         with gr.Tabs():
-            with gr.Tab("Dataset", id="dataset"):
+            with gr.Tab("Dataset", id="dataset") as dataset_tab:
                 dataset = DatasetTab(desk)
             with gr.Tab("Train", id="train") as train_tab:
                 train = TrainTab(desk)
@@ -58,7 +58,9 @@ def build(home: Home) -> tuple[Desk, gr.Blocks]:
         train.bases.connect(bases)
         _keep_listening()
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        demo.load(dataset.show, dataset.name, dataset.outputs, **quiet)
+        dataset.loaded(demo)
+        dataset.planned(gr.on([demo.load, dataset_tab.select], train.planned, train.inputs, dataset.plan, **quiet))
+        demo.load(dataset.captions.show, None, dataset.captions.outputs, **quiet)
         demo.load(train.choose_dataset, dataset.name, train.dataset, **quiet)
         demo.load(train.show_latest, None, train.outputs, **quiet)
         demo.load(train.show_preset, [train.preset, train.base], [*train.form.components, train.only_starter], **quiet)

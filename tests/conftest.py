@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["IMPASTO_DEVICE"] = "cpu"
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.path.join(tempfile.gettempdir(), "hypothesis")  # its tables of Unicode
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small models are quicker on one thread
 
 import pytest
+from hypothesis import settings
 
 from trainer.home import Home
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)

@@ -92,6 +92,26 @@ def test_what_goes_wrong_is_a_sentence_and_exit_code_1(
     assert words in told.sentence
 
 
+def test_a_text_without_quotes_is_told_of(impasto: Any) -> None:
+    told = impasto("generate", "a", "red", "house", "--out", "a.png")
+    assert told.code == 2
+    assert "unrecognized arguments: red house (a text of several words is put in quotes)" in told.sentence
+    assert "See `impasto generate --help`." in told.sentence
+
+
+@pytest.mark.parametrize(("command", "trains"), [(["inspect", "a"], False), (["resume", "a"], True)])
+def test_only_who_trains_is_told_how_to_go_on(
+    impasto: Any, monkeypatch: pytest.MonkeyPatch, command: list[str], trains: bool
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainer.commands.inspect", interrupted)
+    monkeypatch.setattr("trainer.commands_training.resume", interrupted)
+    told = impasto(*command)
+    assert (told.code, told.err.startswith("Interrupted."), "impasto resume" in told.err) == (130, True, trains)
+
+
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         cli.main(["--help"])

@@ -43,12 +43,13 @@ def test_nothing_is_made_before_it_is_needed(tmp_path: Path) -> None:
     ("given", "name"),
     [
         ("my style", "my-style"), ("größe 東京", "größe-東京"), ("a/b\\c:d*e?f", "a-b-c-d-e-f"), ("..", "untitled"),
-        ("", "untitled"), ("../../etc/passwd", "etc-passwd"), ("CON", "CON-1"), ("lpt1.txt", "lpt1.txt-1"),
-        ("x" * 200, "x" * 80), (" .hidden ", "hidden"), ("v1.5_final", "v1.5_final"),
+        ("", "untitled"), ("../../etc/passwd", "etc-passwd"), ("CON", "CON-1"), ("lpt1.txt", "lpt1-1.txt"),
+        ("x" * 200, "x" * 80), ("x" * 79 + " y", "x" * 79), (" .hidden ", "hidden"), ("v1.5_final", "v1.5_final"),
     ],
 )  # fmt: skip
 def test_a_name_becomes_one_that_every_system_takes(given: str, name: str) -> None:
     assert safe_name(given) == name
+    assert safe_name(name) == name
 
 
 def test_a_safe_name_is_short_in_bytes_too() -> None:

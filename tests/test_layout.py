@@ -20,10 +20,10 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"kohya_network"}),
     frozenset({"presets", "kohya"}),
     frozenset({"data", "lora", "bases", "sdxl"}),
-    frozenset({"training", "preview"}),
+    frozenset({"training", "preview", "captioning"}),
     frozenset({"bars", "bench"}),
-    frozenset({"commands_training", "commands_lora", "told"}),
-    frozenset({"commands"}),
+    frozenset({"commands_training", "commands_lora", "commands_captions", "told"}),
+    frozenset({"commands", "commands_data"}),
     frozenset({"commands_generate"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
@@ -35,11 +35,18 @@ BESIDE = {("bases", "lora"), ("sdxl", "lora"), ("sdxl", "bases")}
 
 WITHOUT_TORCH = (
     "errors", "home", "tensorfile", "settings", "settings_text", "presets", "recipe", "bars", "commands", "commands_training",
-    "commands_lora", "commands_generate", "told", "cli", "kohya", "kohya_entries", "kohya_file", "kohya_network", "children",
-    "data.intake", "data.captions", "data.dataset", "data.buckets", "data.masks", "data.doubts", "data.seeds", "data.shown",
+    "commands_lora", "commands_generate", "commands_captions", "told", "cli", "kohya", "kohya_entries", "kohya_file",
+    "kohya_network", "children",
+    "data.bulk", "data.edits", "data.journal", "data.naming", "data.steps", "data.tokens", "data.turns", "data.variety",
+    "data.intake", "data.captions", "data.dataset", "data.buckets", "data.crops", "data.masks", "data.doubts", "data.seeds",
+    "data.shown", "data.about", "data.adding", "data.archive", "data.colours", "data.listings", "data.pile", "data.placing",
+    "data.strangers", "data.caption_findings", "data.finding", "data.findings", "data.likeness", "data.looks", "data.margins",
+    "data.measures", "data.mending", "data.picture_findings", "commands_data",
     "lora.contents", "lora.facts", "lora.forms", "lora.keys", "lora.shape", "lora.sidecar",
     "lora.ways", "lora.paths", "lora.edit", "lora.thumbnail",
-    "bases.kinds", "bases.library", "bases.names", "bases.source", "bases.hub", "bases.layout", "bases.origin",
+    "bases.kinds", "bases.library", "bases.names", "bases.source", "bases.hub", "bases.remote", "bases.layout", "bases.origin",
+    "captioning.captioner", "captioning.events", "captioning.models", "captioning.place", "data.style_vocabulary",
+    "data.style_words", "captioning.tagger", "captioning.work",
     "sdxl.prompt", "sdxl.counts", "sdxl.memory",
     "training.fit", "training.moments", "training.spill", "training.machine", "training.outlook",
     "training.run", "training.shaping", "training.interrupts", "training.pace", "training.processes", "training.board",
@@ -88,7 +95,8 @@ def test_only_commands_print() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "exit", "quit", "input")
     }
-    assert {name for name, _ in calls} == {"cli.py", "commands.py", "commands_lora.py", "commands_training.py"}
+    printing = {"cli.py", "commands.py", "commands_captions.py", "commands_lora.py", "commands_training.py"}
+    assert {name for name, _ in calls} == printing
 
 
 def test_what_the_page_loads_is_free_of_torch() -> None:

@@ -17,7 +17,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from trainer import __version__, commands, commands_generate, commands_lora, commands_training, kohya, presets, told
+from trainer import (
+    __version__,
+    commands,
+    commands_captions,
+    commands_data,
+    commands_generate,
+    commands_lora,
+    commands_training,
+    kohya,
+    presets,
+    told,
+)
+from trainer.captioning.models import LENGTHS
+from trainer.data.mending import MENDABLE
 from trainer.errors import ImpastoError, UsageError
 from trainer.home import Home
 from trainer.lora.ways import FORMS, METHODS, ONLY
@@ -49,13 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        more = " The training goes on from its last checkpoint with `impasto resume RUN`." if asked.name in _TRAINING else ""
+        more = " A training goes on from its last checkpoint with `impasto resume RUN`." if asked.name in _TRAINING else ""
         print(f"Interrupted.{more}", file=sys.stderr)
         return 130
     if asked.json:
         print(json.dumps(result))  # in ASCII, which every console and pipe takes
-    else:
-        print("\n".join(asked.told(result)))
+    elif lines := asked.told(result):
+        print("\n".join(lines))
     return 1 if asked.failed(result) else 0
 
 
@@ -167,7 +180,8 @@ def _add_generate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--negative", help="what should not be there")
     sub.add_argument("--seed", type=int, metavar="N", help="of the first picture (default: 1)")
     sub.add_argument("--count", type=int, default=1, metavar="N", help="so many pictures, PNG-1.png …, each with the next seed")
-    sub.add_argument("--sampler", type=sampler_named, choices=SAMPLERS, metavar="NAME", help=f"{', '.join(SAMPLERS)} (default: {SAMPLERS[0]})")
+    told = f"{', '.join(SAMPLERS)} (default: {SAMPLERS[0]})"
+    sub.add_argument("--sampler", type=sampler_named, choices=SAMPLERS, metavar="NAME", help=told)
     sub.add_argument("--steps", type=int, metavar="N")
     sub.add_argument("--cfg", type=float, metavar="X")
     sub.add_argument("--size", metavar="WxH")
@@ -181,6 +195,18 @@ def _add_files(add: Add) -> None:
     sub.add_argument("config", type=Path, metavar="CONFIG", help="a .toml of sd-scripts or a .json of the kohya_ss GUI")
     sub.add_argument("--out", type=Path, metavar="FILE.toml", help="write the settings here, for `impasto train --settings`")
 
+    does = "Put pictures, folders and zips into a dataset: copied, and made such that every tool sees the same."
+    sub = add("add", does, commands_data.add, commands_data.told_add)
+    sub.add_argument("dataset", type=Path, metavar="DATASET", help="the folder, which is made if need be")
+    sub.add_argument("files", type=Path, metavar="FILE", nargs="+")
+    sub.set_defaults(failed=commands_data.any_refused)
+
+    does = "Tell what may be wrong with a dataset, how it is cropped, and how often each picture is seen."
+    _add_check(add("check", does, commands_data.check, commands_data.told_check))
+
+    does = "Write the captions that are missing in a dataset, by a model or from the files' names."
+    _add_caption(add("caption", does, commands_captions.caption, commands_captions.told_captions))
+
     sub = add("bases", "List the base models in your folders.", commands.bases, told.told_bases)
     sub.add_argument("--add", type=Path, action="append", default=[], metavar="DIR", help="look for bases in this folder too")
     sub.add_argument("--remove", type=Path, action="append", default=[], metavar="DIR", help="do not look there any more")
@@ -188,6 +214,26 @@ def _add_files(add: Add) -> None:
     sub = add("inspect", "Tell what LoRA files and base models are.", commands.inspect, told.told_inspection)
     sub.add_argument("files", type=_alone, nargs="+", metavar="FILE")
     sub.set_defaults(failed=told.any_unknown)
+
+
+def _add_check(sub: argparse.ArgumentParser) -> None:
+    _add_training(sub)
+    sub.set_defaults(base=None)  # no base is needed to say what SDXL wants
+    told = f"mend what is found of this kind, in all pictures; may be repeated: {', '.join(MENDABLE)}"
+    sub.add_argument("--mend", action="append", default=[], choices=MENDABLE, metavar="KIND", help=told)
+
+
+def _add_caption(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("dataset", type=Path, metavar="DATASET", nargs="?")
+    told = "a name that --list tells, a folder, or a Hub id (default: names, which needs no model)"
+    sub.add_argument("--model", default="names", metavar="NAME", help=told)
+    sub.add_argument("--list", action="store_true", help="tell which models there are")
+    sub.add_argument("--length", choices=LENGTHS, help="how much Florence-2 says (default: long)")
+    sub.add_argument("--template", metavar="TEXT", help="of captions from file names, with {name} in it")
+    sub.add_argument("--overwrite", action="store_true", help="write new captions where there are some")
+    told = "leave out what names the style, and these words of your own, separated by commas; --without-style-words= for none"
+    sub.add_argument("--without-style-words", metavar="WORDS", help=told)
+    sub.add_argument("--events", action="store_true", help="print a line of JSON for each thing that happens")
 
 
 def _add_made(add: Add) -> None:

@@ -62,7 +62,7 @@ def _asked_training(asked: Asked) -> tuple[Dataset, Facts, Settings]:
     from trainer.bases.source import facts_of
     from trainer.data.dataset import Dataset
 
-    preset, given = presets.load(asked.preset), dict(_assignments(asked.set))
+    preset, given = presets.load(asked.preset), dict(assignments(asked.set))
     file = presets.own(asked.settings) if asked.settings else {}
     validated({**file, **given})  # a mistake in them is told of before pictures and base are looked at
     dataset = Dataset.open(asked.dataset).for_training()
@@ -71,7 +71,7 @@ def _asked_training(asked: Asked) -> tuple[Dataset, Facts, Settings]:
     return dataset, facts, preset.settings(facts.family, {**file, **trigger, **given})
 
 
-def _assignments(given: Sequence[str]) -> Iterator[tuple[str, str]]:
+def assignments(given: Sequence[str]) -> Iterator[tuple[str, str]]:
     """`name=value` texts as pairs."""
     for text in given:
         name, equals, value = text.partition("=")

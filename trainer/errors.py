@@ -6,6 +6,7 @@
       DatasetError      a folder cannot be trained on
         PictureError    one picture cannot be read
       BaseModelError    a base model cannot be loaded, or is not SDXL
+      CaptionerError    a model that writes captions cannot be loaded or run
       LoraFileError     a LoRA file cannot be read, or is made for another base
       DrawingError      a picture cannot be drawn, encoded or decoded: memory or numbers gave out
       RunError          a run folder cannot be started, resumed or found
@@ -49,6 +50,10 @@ class PictureError(DatasetError):
 
 class BaseModelError(ImpastoError):
     """A base model cannot be loaded, or is not SDXL."""
+
+
+class CaptionerError(ImpastoError):
+    """A model that writes captions cannot be loaded or run."""
 
 
 class LoraFileError(ImpastoError):

@@ -75,12 +75,13 @@ def shipped(*parts: str) -> Path:
     return installed if installed.exists() else package.parent.joinpath(*parts)
 
 
-def safe_name(name: str, fallback: str = "untitled") -> str:
+def safe_name(name: str, fallback: str = "untitled", spare: int = 0) -> str:
     """`name` as a file or folder name that every system takes: no separators, no reserved names, at most 80
-    characters and 160 bytes, so that something can be put before and behind it."""
-    kept = re.sub(r"[^\w.-]+", "-", name.strip(), flags=re.UNICODE).strip("-._")[:80]
-    kept = kept.encode()[:160].decode(errors="ignore")
-    return f"{kept}-1" if kept.split(".")[0].lower() in _RESERVED else kept or fallback
+    characters and 160 bytes, so that something can be put before and behind it; shorter by `spare`."""
+    kept = re.sub(r"[^\w.-]+", "-", name.strip(), flags=re.UNICODE).strip("-._")[: 80 - spare]
+    kept = kept.encode()[: 160 - spare].decode(errors="ignore").rstrip("-._")
+    device, dot, rest = kept.partition(".")
+    return f"{device}-1{dot}{rest}" if device.lower() in _RESERVED else kept or fallback
 
 
 def free_name(folder: Path, name: str) -> Path:

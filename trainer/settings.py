@@ -212,10 +212,12 @@ class Pictures(Group):
         1,
         ge=1,
         le=16,
-        description="How many different crops are trained of a picture whose shape does not fit exactly; 1: the middle.",
+        description="How many different crops are trained of a picture whose shape does not fit exactly; 1: the middle, "
+        "or around its focus.",
     )
     masked_loss: bool = Field(
-        False, description="Learn only what a mask shows in white (NAME-masklabel.png beside NAME), or what is opaque."
+        False,
+        description="Learn only what a mask shows in white (painted, or NAME-masklabel.png beside NAME), or what is opaque.",
     )
     mask_floor: float = Field(0.0, ge=0, le=1, description="How much what a mask hides still counts; 0: not at all.")
     prior_dataset: str = Field(

@@ -194,7 +194,7 @@ class PreviewTab:
                 text = unet if given[self.together] else float(given[slot.text])
                 mix.append(LoraChoice(shelf.find(self.desk.home, given[slot.choice]).path, unet, text))
         return Request(
-            prompt=given[self.prompt], negative=given[self.negative], loras=tuple(mix),
+            prompt=given[self.prompt] or "", negative=given[self.negative] or "", loras=tuple(mix),
             seed=_whole("seed", given[self.seed], 1), steps=_whole("steps", given[self.steps], usual.sample_steps),
             cfg=_number("CFG scale", given[self.cfg], usual.sample_cfg), prediction=given[self.prediction],
             width=round(side * wide / 32) * 32, height=round(side * high / 32) * 32,

@@ -20,7 +20,7 @@ from app.notice import told
 from app.tabs.bases import BasesPanel, base_choice, chosen, typed
 from trainer import presets
 from trainer.bases.source import family_of
-from trainer.errors import RunError
+from trainer.errors import ImpastoError, RunError
 from trainer.home import free_name, safe_name
 from trainer.settings import GROUPS
 from trainer.training.run import Run, Wish
@@ -144,6 +144,15 @@ class TrainTab:
         """The preset's values in the empty settings, and whom the LoRA will be for."""
         family = family_of(typed(base))
         return [*self.form.placeholders(preset, typed(base)), gr.update(visible=family == "starter")]
+
+    def planned(self, given: dict[Any, Any]) -> str:
+        """The settings that a training would have now, as JSON; the preset's alone while others are not valid."""
+        preset, family = presets.load(given[self.preset]), family_of(typed(given[self.base]))
+        try:
+            settings = preset.settings(family, self._changed(given))
+        except ImpastoError:
+            settings = preset.settings(family)
+        return settings.model_dump_json()
 
     def choose_dataset(self, name: str | None) -> Any:
         """Offer the datasets there are, `name` chosen."""

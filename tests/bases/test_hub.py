@@ -9,22 +9,20 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections import namedtuple
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import close_session, constants
+from huggingface_hub import constants
 from safetensors.torch import load_file, save, save_file
 
+from tests.fake_hub import COMMIT, FakeHub, Handler, serving
 from tests.tiny import save_base, short_run
 from trainer import cli
-from trainer.bases import hub
+from trainer.bases import remote
 from trainer.bases.hub import cached, fetch, is_hub_source
 from trainer.errors import BaseModelError, LoraFileError, StorageError
 from trainer.home import Home
@@ -32,111 +30,8 @@ from trainer.tensorfile import read_header
 from trainer.training.events import Fetched
 from trainer.training.loop import train
 
-COMMIT = "c" * 40
 ROOT = Path(__file__).resolve().parents[2]
 Usage = namedtuple("Usage", "total used free")
-
-
-@dataclass
-class FakeHub:
-    """What the server has and how it misbehaves, and what it was asked for."""
-
-    repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    gated: set[str] = field(default_factory=set)
-    asked: list[tuple[str, str, str]] = field(default_factory=list)
-    """Method, file, and the Range header."""
-    cut: list[int] = field(default_factory=list)
-    """After how many bytes the next connections break that bring a large file."""
-    hold: int = 0
-    """After how many bytes a large file stops coming, while the connection stays open."""
-    ranges: bool = True
-    store: str = ""
-    """Address of another server that large files are sent from, as the Hub's are; this one answers there too."""
-    tokens: dict[str, str] = field(default_factory=dict)
-    """The Authorization header that came with a file, by the host that was asked."""
-    broken: int = 0
-    """An HTTP status that is answered to everything."""
-    going_down: threading.Event = field(default_factory=threading.Event)
-
-    def brought(self) -> list[tuple[str, str]]:
-        """File and range of every GET that asked for a file."""
-        return [(name, span) for method, name, span in self.asked if method == "GET" and "/api/" not in name]
-
-
-class Handler(BaseHTTPRequestHandler):
-    """The Hub's API, as far as a download uses it."""
-
-    protocol_version = "HTTP/1.1"
-    hub: FakeHub
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = self.path.split("?")[0]
-        listing = re.fullmatch(r"/api/models/([^/]+/[^/]+)", path)
-        file = re.fullmatch(r"/([^/]+/[^/]+)/(?:resolve|stored)/([^/]+)/(.+)", path)
-        self.hub.asked.append((self.command, file[3] if file else path, self.headers.get("Range", "")))
-        found = listing or file
-        repo = self.hub.repos.get(found[1]) if found else None
-        if self.hub.broken:
-            self.answer(self.hub.broken, b"", {})
-        elif found is None or repo is None:
-            self.answer(401, b"", {"X-Error-Code": "RepoNotFound"})
-        elif listing:
-            self.answer(200, json.dumps(self.listed(found[1], repo)).encode(), {"Content-Type": "application/json"})
-        elif found[1] in self.hub.gated:
-            self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
-        else:
-            assert found[2] == COMMIT
-            self.hub.tokens[self.headers["Host"].split(":")[0]] = self.headers.get("Authorization", "")
-            if self.hub.store and "/resolve/" in path and found[3].endswith(".safetensors"):
-                self.answer(302, b"", {"Location": self.hub.store + path.replace("/resolve/", "/stored/")})
-            else:
-                self.send_file(repo[found[3]])
-
-    @staticmethod
-    def listed(name: str, repo: dict[str, bytes]) -> dict[str, object]:
-        siblings = []
-        for file, content in repo.items():
-            sibling = {"rfilename": file, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
-            if file.endswith((".safetensors", ".bin", ".ckpt")):
-                sha256 = hashlib.sha256(content).hexdigest()
-                sibling["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 134}
-            siblings.append(sibling)
-        return {"id": name, "sha": COMMIT, "private": False, "tags": [], "downloads": 0, "siblings": siblings}
-
-    def send_file(self, content: bytes) -> None:
-        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
-        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if self.hub.ranges else None
-        if span:
-            last = int(span[2]) if span[2] else len(content) - 1
-            headers["Content-Range"] = f"bytes {span[1]}-{last}/{len(content)}"
-            content = content[int(span[1]) : last + 1]
-        self.answer(206 if span else 200, content, headers)
-
-    def answer(self, status: int, content: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        large = self.path.endswith(".safetensors")
-        if large and self.hub.cut:
-            self.wfile.write(content[: self.hub.cut.pop(0)])
-            self.close_connection = True
-        elif large and self.hub.hold:
-            self.wfile.write(content[: self.hub.hold])
-            self.wfile.flush()
-            self.hub.going_down.wait(30)
-            self.close_connection = True
-        else:
-            self.wfile.write(content)
 
 
 @pytest.fixture(scope="session")
@@ -160,22 +55,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.fixture
 def server(repository: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A Hub on this machine that knows `owner/base`, and an empty cache."""
-    fake = FakeHub({"owner/base": repository})
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": fake}))
-    endpoint = f"http://127.0.0.1:{listening.server_address[1]}"
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(hub, "PAUSE", 0.0)
-    threading.Thread(target=listening.serve_forever, args=(0.05,), daemon=True).start()
-    yield fake
-    fake.going_down.set()
-    close_session()
-    listening.shutdown()
-    listening.server_close()
+    with serving(FakeHub({"owner/base": repository}), tmp_path / "cache", monkeypatch) as fake:
+        yield fake
 
 
 WEIGHTS = {
@@ -231,7 +112,7 @@ def test_a_broken_connection_is_taken_up_again_by_itself(server: FakeHub, reposi
 def test_a_download_that_failed_goes_on_where_it_was(
     server: FakeHub, repository: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "TRIES", 1)
+    monkeypatch.setattr(remote, "TRIES", 1)
     server.cut = [7_000]
     with pytest.raises(BaseModelError, match=r"owner/base is not on this machine.*cannot be reached.*goes on from there"):
         fetch("owner/base")
@@ -242,7 +123,7 @@ def test_a_download_that_failed_goes_on_where_it_was(
     name = "unet/diffusion_pytorch_model.fp16.safetensors"
     assert server.brought()[0] == (name, "bytes=7000-")
     assert (folder / name).read_bytes() == repository[name]
-    assert not list(hub._storage("owner/base").rglob("*part*"))
+    assert not list(remote.storage("owner/base").rglob("*part*"))
 
 
 def test_large_files_come_from_another_server_that_is_not_given_the_token(
@@ -266,7 +147,7 @@ def test_a_server_without_ranges_sends_the_file_again(server: FakeHub, repositor
 
 def test_a_part_that_was_spoilt_on_the_disk_is_not_built_upon(server: FakeHub, repository: dict[str, bytes]) -> None:
     name = "unet/diffusion_pytorch_model.fp16.safetensors"
-    part = hub._storage("owner/base") / "blobs" / f"{hashlib.sha256(repository[name]).hexdigest()}.impasto-part"
+    part = remote.storage("owner/base") / "blobs" / f"{hashlib.sha256(repository[name]).hexdigest()}.impasto-part"
     part.parent.mkdir(parents=True)
     part.write_bytes(bytes(6_000))  # as a file system leaves it after a power cut
     with pytest.raises(BaseModelError, match="arrived damaged"):
@@ -316,12 +197,12 @@ def test_a_full_disk_is_told_of_before_the_weights_come(server: FakeHub, monkeyp
 
 
 def test_what_is_there_already_needs_no_room(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "TRIES", 1)
+    monkeypatch.setattr(remote, "TRIES", 1)
     server.cut = [len(server.repos["owner/base"]["unet/diffusion_pytorch_model.fp16.safetensors"]) - 100]
     with pytest.raises(BaseModelError):
         fetch("owner/base")
     rest = sum(len(server.repos["owner/base"][name]) for name in WEIGHTS if "unet" not in name) + 100
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2**40, 2**40, hub.MARGIN + rest + 100))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2**40, 2**40, remote.MARGIN + rest + 100))
     fetch("owner/base")
 
 
@@ -345,7 +226,7 @@ def test_a_whole_base_works_offline_and_a_part_of_one_says_so(server: FakeHub, m
 def test_what_another_program_has_downloaded_is_used(server: FakeHub, repository: dict[str, bytes]) -> None:
     from huggingface_hub import snapshot_download
 
-    ours = hub._storage("owner/base")
+    ours = remote.storage("owner/base")
     for name, content in repository.items():  # a cache as huggingface_hub leaves it where there are no links
         path = ours / "snapshots" / COMMIT / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -424,7 +305,7 @@ def test_a_repository_of_one_checkpoint_gives_that_file(server: FakeHub) -> None
 
 
 def test_a_lora_that_came_earlier_is_not_taken_for_the_base_beside_it(server: FakeHub, repository: dict[str, bytes]) -> None:
-    snapshot = hub._storage("owner/base") / "snapshots" / COMMIT
+    snapshot = remote.storage("owner/base") / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     (snapshot / "offset-lora.safetensors").write_bytes(save({"lora_unet_x.lora_down.weight": torch.zeros(2, 2)}))
     (snapshot.parents[1] / "refs").mkdir()

@@ -1,21 +1,14 @@
-"""The whole way in a real browser: pictures dropped, captioned, trained, mixed. Needs Chromium (CHROMIUM, or on the PATH)."""
+"""The whole way in a real browser: pictures dropped, captioned, trained, mixed."""
 
-import contextlib
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from tests.bases.test_source import header_only
-from trainer.home import Home, shipped
+from tests.browser.conftest import create_dataset, drop, open_tab, pictures, wait_for
+from trainer.home import Home
 from trainer.training.run import Run
 
 pytestmark = [
@@ -23,110 +16,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-]
-T = TypeVar("T")
-BLUEPRINT = shipped("assets", "styles", "blueprint")
-PATIENCE = 120
-"""Seconds that anything may take on a slow machine."""
-
-expect.set_options(timeout=PATIENCE * 1000)
-
-
-def wait_for(what: Callable[[], T], seconds: float = PATIENCE) -> T:
-    """The first true value of `what`."""
-    until = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < until, f"waited {seconds} s in vain"
-        time.sleep(0.1)
-    return found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        if os.environ.get("CI"):
-            pytest.fail("There is no Chromium: install it, or name it in CHROMIUM.")
-        pytest.skip("There is no Chromium on the PATH, and CHROMIUM names none.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def address(home: Home) -> Iterator[str]:
-    """The page as a process of its own, with the test's home."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "app", "--home", str(home.root), "--no-browser", "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        told = server.stdout.readline()
-        assert f"http://127.0.0.1:{port}" in told
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.communicate(timeout=20)
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    """The page, opened; at the end it must have asked nobody else for anything, and have had no errors."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE * 1000)
-    elsewhere: list[str] = []
-    errors: list[str] = []
-    page.on("request", lambda request: elsewhere.append(request.url) if _is_foreign(request.url, address) else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(address)
-    yield page
-    context.close()
-    assert elsewhere == []
-    assert errors == []
-
-
-def _is_foreign(url: str, address: str) -> bool:
-    return not url.startswith((address, "data:", "blob:"))
-
-
-def open_tab(page: Page, name: str) -> None:
-    page.get_by_role("tab", name=name, exact=True).click()
-
-
-def create_dataset(page: Page, name: str) -> None:
-    page.get_by_label("New dataset").fill(name)
-    page.get_by_role("button", name="Create").click()
-    expect(page.locator("#dataset-name input")).to_have_value(name)
-
-
-def drop(page: Page, files: list[Path]) -> None:
-    page.locator("#drop input[type=file]").set_input_files(files)
-
-
-def open_picture(page: Page, number: int, name: str) -> None:
-    """Click until the picture is open: of clicks that follow one another in milliseconds the server may see any one last."""
-    label = page.locator("#caption")
-    for _ in range(6):
-        page.locator("#pictures .thumbnail-item").nth(number).click()
-        with contextlib.suppress(AssertionError):
-            expect(label).to_contain_text(f"Caption of {name}", timeout=10_000)
-            return
-    expect(label).to_contain_text(f"Caption of {name}")
-
-
-def pictures(count: int) -> list[Path]:
-    return [BLUEPRINT / f"{number:02}.png" for number in range(1, count + 1)]
 
 
 def choose_lora(page: Page, row: int, label: str) -> None:
@@ -154,9 +43,9 @@ def generate(page: Page, home: Home) -> bytes:
 def test_pictures_become_a_style_that_is_mixed(page: Page, home: Home) -> None:
     create_dataset(page, "prints")
     drop(page, pictures(6))
-    expect(page.locator("#pictures .thumbnail-item")).to_have_count(6)
-    open_picture(page, 1, "02.png")
-    page.locator("#caption textarea").fill("a tree, seen from afar")
+    expect(page.locator("#pictures [role=option]")).to_have_count(6)
+    page.get_by_role("option", name="02.png").click()
+    page.get_by_label("Caption of 02.png").fill("a tree, seen from afar")
     wait_for(lambda: (home.datasets / "prints" / "02.txt").is_file())
     page.locator("#trigger input").fill("vellorn")
     caption, kept = home.datasets / "prints" / "02.txt", home.datasets / "prints" / "dataset.toml"
@@ -198,25 +87,6 @@ def test_pictures_become_a_style_that_is_mixed(page: Page, home: Home) -> None:
     assert generate(page, home) == alone != mixed
 
 
-def test_fast_clicks_never_reach_a_neighbours_caption(page: Page, home: Home) -> None:
-    files = pictures(6)
-    drop(page, [*files, *(path.with_suffix(".txt") for path in files)])
-    expect(page.locator("#pictures .thumbnail-item")).to_have_count(6)
-    folder = home.datasets / "my-style"
-    before = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.txt")}
-    caption = page.locator("#caption textarea")
-    tiles = page.locator("#pictures .thumbnail-item")
-    for turn, number in enumerate((0, 3, 1)):
-        open_picture(page, number, f"0{number + 1}.png")
-        caption.fill(f"written in turn {turn}")
-        for other in (4, 5, 4):
-            tiles.nth(other).click()
-    wanted = {**before, "01.txt": "written in turn 0\n", "04.txt": "written in turn 1\n", "02.txt": "written in turn 2\n"}
-    wait_for(lambda: {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.txt")} == wanted)
-    open_picture(page, 4, "05.png")
-    expect(caption).to_have_value(before["05.txt"].strip())
-
-
 def test_what_is_refused_is_told_literally_and_the_rest_is_kept(page: Page, home: Home, tmp_path: Path) -> None:
     (home.datasets / "prints").mkdir(parents=True)
     (home.datasets / "prints" / "<img src=x onerror=alert(1)> *slanted*.jpg").write_text("no picture")
@@ -225,11 +95,11 @@ def test_what_is_refused_is_told_literally_and_the_rest_is_kept(page: Page, home
     no_picture = tmp_path / "a __bold__ name.jpg"
     no_picture.write_text("no picture")
     drop(page, [no_picture, *pictures(1)])
-    expect(page.locator("#pictures .thumbnail-item")).to_have_count(1)
-    notes = page.locator(".impasto-notes").first
-    expect(notes).to_contain_text("a __bold__ name.jpg is not a picture that can be read")
-    expect(notes).to_contain_text("<img src=x onerror=alert(1)> *slanted*.jpg is not a picture")
-    expect(notes.locator("img, em")).to_have_count(0)
+    expect(page.locator("#pictures [role=option]")).to_have_count(1)
+    told, found = page.locator("#drop li"), page.locator("#findings li[data-kind=damaged]")
+    expect(told).to_contain_text("a __bold__ name.jpg is not a picture")
+    expect(found).to_contain_text("<img src=x onerror=alert(1)> *slanted*.jpg is not a picture")
+    expect(page.locator("#drop, #findings").locator("img, em, strong")).to_have_count(0)
     open_tab(page, "Preview")
     page.locator("#style-sheet").click()
     expect(page.get_by_text("Choose LoRA 1 first")).to_be_visible()
@@ -254,7 +124,7 @@ def left(page: Page, button: str) -> float:
 def test_a_training_is_set_up_paused_and_stopped_from_the_page(page: Page, home: Home) -> None:
     create_dataset(page, "prints")
     drop(page, pictures(4))
-    expect(page.locator("#pictures .thumbnail-item")).to_have_count(4)
+    expect(page.locator("#pictures [role=option]")).to_have_count(4)
     open_tab(page, "Train")
     expect(page.locator("#train-dataset input")).to_have_value("prints")
     page.locator("#settings button").first.click()
@@ -323,7 +193,7 @@ def test_the_page_can_be_used_in_a_narrow_window(page: Page) -> None:
 def test_answers_come_into_sight_in_a_narrow_window(page: Page) -> None:
     create_dataset(page, "prints")
     drop(page, pictures(2))
-    expect(page.locator("#pictures .thumbnail-item")).to_have_count(2)
+    expect(page.locator("#pictures [role=option]")).to_have_count(2)
     page.set_viewport_size({"width": 400, "height": 700})
     open_tab(page, "Train")
     expect(page.locator("#train-dataset input")).to_have_value("prints")
@@ -346,7 +216,7 @@ def test_bases_are_named_once_and_the_fit_is_told(page: Page, home: Home, tmp_pa
     header_only(models / "ponyXL.safetensors")
     create_dataset(page, "prints")
     drop(page, pictures(2))
-    expect(page.locator("#pictures .thumbnail-item")).to_have_count(2)
+    expect(page.locator("#pictures [role=option]")).to_have_count(2)
     open_tab(page, "Train")
     expect(page.locator("#train-dataset input")).to_have_value("prints")
     page.locator("#ask-fit").click()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from trainer.data.buckets import Bucket, Placement, place
+from trainer.data import captions
+from trainer.data.buckets import Bucket, Cut, Placement, place
 from trainer.data.cache import LatentCache, prepared, to_pixels
 from trainer.data.dataset import Dataset, Picture
 from trainer.data.shown import Shown
@@ -62,6 +64,40 @@ def test_another_placement_encodes_anew(tmp_path: Path, picture: Picture) -> Non
     cache.get(Shown(picture, placement))
     cache.get(Shown(picture, replace(placement, left=placement.left + 1)))
     assert encoder.calls == 2
+
+
+def test_an_entry_is_named_as_in_earlier_versions(tmp_path: Path, picture: Picture) -> None:
+    """What is encoded already is not encoded again."""
+    LatentCache(tmp_path / "cache", "vae", Encoder()).get(Shown(picture, place(80, 64, BUCKETS)))
+    placed = "Placement(bucket=Bucket(width=96, height=64), original=(80, 64), scaled=(96, 77), left=0, top=6, mirrored=False)"
+    name = hashlib.sha256(picture.path.read_bytes() + f"({placed}, 'vae')".encode()).hexdigest()[:40]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [f"{name}.safetensors"]
+
+
+def cut(whole: tuple[int, int], *box: int) -> Placement:
+    """How a part of a picture is placed."""
+    left, top, right, bottom = box
+    return replace(place(right - left, bottom - top, (Bucket(64, 64),)), cut=Cut(whole, (left, top, right, bottom)))
+
+
+def test_several_parts_of_one_picture_are_encoded_separately(tmp_path: Path) -> None:
+    """Parts of the same size, so that all the rest of their placements is the same."""
+    noise = np.random.default_rng(1).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    picture = Dataset.open(tmp_path).pictures[0]
+    for _ in range(2):  # the second time from the cache
+        for left, top in ((0, 0), (64, 0), (0, 64), (32, 32)):
+            part = cut((128, 128), left, top, left + 64, top + 64)
+            got = LatentCache(tmp_path / "cache", "vae", Encoder()).get(Shown(picture, part)).mean
+            by_hand = torch.from_numpy(noise[top : top + 64, left : left + 64].astype(np.float32)).permute(2, 0, 1)
+            torch.testing.assert_close(got, torch.nn.functional.avg_pool2d(by_hand / 127.5 - 1, 8))
+    assert len(list((tmp_path / "cache").iterdir())) == 4
+
+
+def test_nothing_beside_a_cut_bleeds_into_it() -> None:
+    picture = Image.new("RGB", (200, 120), "white")
+    picture.paste("blue", (50, 30, 150, 90))
+    assert prepared(picture, cut((200, 120), 50, 30, 150, 90)).getcolors() == [(64 * 64, (0, 0, 255))]
 
 
 def test_a_picture_that_was_painted_over_is_encoded_anew(tmp_path: Path, picture: Picture) -> None:
@@ -147,7 +183,7 @@ def test_a_picture_of_another_size_than_planned_is_told_of(tmp_path: Path, pictu
 
 
 def test_the_caption_is_the_one_that_was_noted(tmp_path: Path, picture: Picture) -> None:
-    picture.write_caption("a boat")
+    captions.write(picture.caption_path, "a boat")
     shown = Shown(replace(picture, noted="a house"), place(80, 64, BUCKETS))
     assert LatentCache(tmp_path / "cache", "vae", Encoder()).get(shown).shown.caption == "a house"
 
@@ -187,6 +223,30 @@ def test_a_mask_goes_the_way_of_its_picture(tmp_path: Path, picture: Picture, mi
     whole = np.zeros((64, 80))
     whole[:, :48] = 255
     np.testing.assert_allclose(mask.numpy(), area_means(whole, placement), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(320, 256), (160, 128)])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_mask_is_cut_with_its_picture(tmp_path: Path, size: tuple[int, int], mirrored: bool) -> None:
+    """Of the whole the left half is learnt, of the part its left quarter; also where the mask is smaller than the picture."""
+    Image.new("RGB", (320, 256)).save(tmp_path / "a.png")
+    (tmp_path / "masks").mkdir()
+    left_half(tmp_path / "masks" / "a.mask.png", size)
+    part = replace(cut((320, 256), 128, 100, 256, 228), mirrored=mirrored)
+    mask = masked(tmp_path, Encoder()).get(Shown(Dataset.open(tmp_path).pictures[0], part)).mask
+    assert mask is not None
+    expected = [0, 0, 0, 0, 0, 0, 1, 1] if mirrored else [1, 1, 0, 0, 0, 0, 0, 0]
+    np.testing.assert_allclose(mask[0, 3].numpy(), expected, atol=0.03)
+
+
+def test_a_part_of_which_nothing_is_to_be_learnt_is_told_of(tmp_path: Path) -> None:
+    Image.new("RGB", (128, 64)).save(tmp_path / "a.png")
+    left_half(tmp_path / "a-masklabel.png", (128, 64))
+    of, hidden = Dataset.open(tmp_path).pictures[0], cut((128, 64), 64, 0, 128, 64)
+    with pytest.raises(PictureError, match=r"^a\.png is cut in dataset\.toml to a part of which its mask shows nothing, so "):
+        masked(tmp_path, Encoder()).get(Shown(of, hidden))
+    assert masked(tmp_path, Encoder()).get(Shown(of, cut((128, 64), 63, 0, 127, 64))).mask is not None
+    assert masked(tmp_path, Encoder(), masked=False).get(Shown(of, hidden)).mask is None
 
 
 def test_a_mask_is_scaled_with_its_picture(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from PIL import ExifTags, Image
 
-from trainer.data.dataset import Dataset, add_files, prior_pictures, remove_picture
+from trainer.data.dataset import Dataset, prior_pictures
 from trainer.errors import DatasetError
 
 
@@ -28,13 +29,6 @@ def test_a_picture_has_its_caption_beside_it(tmp_path: Path) -> None:
     picture(tmp_path / "b.png")
     (tmp_path / "a.txt").write_text("a house", encoding="utf-8")
     assert [entry.caption for entry in Dataset.open(tmp_path).pictures] == ["a house", ""]
-
-
-def test_a_caption_is_written_at_once(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
-    Dataset.open(tmp_path).pictures[0].write_caption("a boat")
-    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "a boat\n"
-    assert Dataset.open(tmp_path).pictures[0].caption == "a boat"
 
 
 def test_sizes_are_upright(tmp_path: Path) -> None:
@@ -64,6 +58,15 @@ def test_a_file_that_is_no_picture_is_told_of_and_the_others_stay(tmp_path: Path
     assert dataset.refused[0].startswith("b.jpg is not a picture")
 
 
+def test_two_thousand_pictures_open_at_once(tmp_path: Path) -> None:
+    content = picture(tmp_path / "0000.jpg", (640, 480)).read_bytes()
+    for number in range(1, 2000):
+        (tmp_path / f"{number:04d}.jpg").write_bytes(content)
+    began = time.process_time()
+    assert len(Dataset.open(tmp_path).pictures) == 2000
+    assert time.process_time() - began < 1.5
+
+
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="gone does not exist: give a folder that holds pictures"):
         Dataset.open(tmp_path / "gone")
@@ -88,27 +91,9 @@ def test_a_folder_of_false_pictures_says_what_the_first_one_is(tmp_path: Path) -
 # The trigger word -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("trigger", ["glassy", 'with "quotes"', "back\\slash", "größe 東京", "two\nlines"])
-def test_the_trigger_is_kept_with_the_pictures(tmp_path: Path, trigger: str) -> None:
-    dataset = Dataset.open(tmp_path)
-    dataset.write_trigger(trigger)
-    assert Dataset.open(tmp_path).trigger == trigger
-
-
 def test_without_dataset_toml_there_is_no_trigger(tmp_path: Path) -> None:
     assert Dataset.open(tmp_path).trigger == ""
     assert Dataset.open(tmp_path).repeats == {}
-
-
-@pytest.mark.parametrize("before", ["", 'trigger = "old"\n'])
-def test_repeats_are_read_and_outlive_another_trigger(tmp_path: Path, before: str) -> None:
-    about = tmp_path / "dataset.toml"
-    about.write_text(before + '# chosen by hand\n[repeats]\n"01.png" = 3\n"größe 2.webp" = 1\n', encoding="utf-8")
-    Dataset.open(tmp_path).write_trigger("glassy")
-    dataset = Dataset.open(tmp_path)
-    assert dataset.repeats == {"01.png": 3, "größe 2.webp": 1}
-    assert dataset.trigger == "glassy"
-    assert "# chosen by hand" in about.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("times", ["0", "101", "-1", "1.5", "true", '"two"'])
@@ -124,7 +109,18 @@ def test_repeats_that_are_no_table_are_told_of(tmp_path: Path) -> None:
         _ = Dataset.open(tmp_path).repeats
 
 
-@pytest.mark.parametrize("content", [b"trigger = ", b'trigger = "gr\xf6\xdfe"'], ids=["cut off", "latin-1"])
+@pytest.mark.parametrize("given", ["3", '["a", "b"]', "{a = 1}"])
+def test_a_trigger_that_is_no_text_is_told_of(tmp_path: Path, given: str) -> None:
+    (tmp_path / "dataset.toml").write_text(f"trigger = {given}", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"dataset\.toml: the trigger word must be in quotation marks"):
+        _ = Dataset.open(tmp_path).trigger
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"trigger = ", b'trigger = "gr\xf6\xdfe"', b"a = " + b"[" * 5000],
+    ids=["cut off", "latin-1", "endless"],
+)
 def test_a_damaged_dataset_toml_is_told_of(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "dataset.toml").write_bytes(content)
     with pytest.raises(DatasetError, match=r"dataset\.toml is not valid TOML .*: correct or delete it"):
@@ -153,6 +149,46 @@ def test_weights_that_are_no_table_are_told_of(tmp_path: Path) -> None:
         _ = Dataset.open(tmp_path).weights
 
 
+# How pictures are framed ------------------------------------------------------------------------------------------------
+
+
+def test_crops_and_focus_are_read_beside_the_rest(tmp_path: Path) -> None:
+    assert (Dataset.open(tmp_path).crops, Dataset.open(tmp_path).focus) == ({}, {})
+    text = '[crops]\n"01.png" = [0.1, 0, 0.9, 1]\n"größe 2.webp" = [0, 0.25, 1.0, 0.75]\n[focus]\n"01.png" = [0, 0.5]\n'
+    (tmp_path / "dataset.toml").write_text(text, encoding="utf-8")
+    dataset = Dataset.open(tmp_path)
+    assert dataset.crops == {"01.png": (0.1, 0.0, 0.9, 1.0), "größe 2.webp": (0.0, 0.25, 1.0, 0.75)}
+    assert dataset.focus == {"01.png": (0.0, 0.5)}
+    assert all(type(share) is float for table in (dataset.crops, dataset.focus) for row in table.values() for share in row)
+
+
+@pytest.mark.parametrize(
+    "edges",
+    ["[0, 0, 1]", "[0, 0, 1, 1, 1]", "[-0.1, 0, 1, 1]", "[0, 0, 1.01, 1]", "[0.5, 0, 0.5, 1]", "[0, 0.9, 1, 0.1]", "0.5",
+     '"all"', "[0, 0, nan, 1]", "[0, 0, inf, 1]", "[false, 0, 1, 1]", '["0", 0, 1, 1]', "[[0], 0, 1, 1]", "{left = 0}"],
+)  # fmt: skip
+def test_crops_that_make_no_sense_are_told_of(tmp_path: Path, edges: str) -> None:
+    (tmp_path / "dataset.toml").write_text(f'[crops]\n"01.png" = {edges}\n')
+    told = r"dataset\.toml: the crop of 01\.png must be four numbers from 0 to 1, its left, top, right and bottom edge as "
+    with pytest.raises(DatasetError, match=told):
+        _ = Dataset.open(tmp_path).crops
+
+
+@pytest.mark.parametrize("point", ["[0]", "[0, 0, 1]", "[-0.1, 0]", "[0, 1.5]", "0.5", '"left"', "[nan, 0]", "[true, 0]", "[]"])
+def test_a_focus_that_makes_no_sense_is_told_of(tmp_path: Path, point: str) -> None:
+    (tmp_path / "dataset.toml").write_text(f'[focus]\n"01.png" = {point}\n')
+    told = r"dataset\.toml: the focus of 01\.png must be two numbers from 0 to 1, across and down as shares of the picture, "
+    with pytest.raises(DatasetError, match=told):
+        _ = Dataset.open(tmp_path).focus
+
+
+@pytest.mark.parametrize(("table", "example"), [("crops", r"\[0\.1, 0, 0\.9, 1\]"), ("focus", r"\[0\.3, 0\.5\]")])
+def test_frames_that_are_no_table_are_told_of(tmp_path: Path, table: str, example: str) -> None:
+    (tmp_path / "dataset.toml").write_text(f"{table} = [0, 0, 1, 1]\n")
+    with pytest.raises(DatasetError, match=rf'{table} must be a table with lines such as "01\.png" = {example}\.$'):
+        getattr(Dataset.open(tmp_path), table)
+
+
 # Pictures that are not of the style -------------------------------------------------------------------------------------
 
 
@@ -174,87 +210,6 @@ def test_a_prior_folder_that_is_missing_or_empty_is_told_of(tmp_path: Path) -> N
         prior_pictures(str(tmp_path))
 
 
-# Adding and removing ----------------------------------------------------------------------------------------------------
-
-
-def test_added_pictures_bring_their_captions(tmp_path: Path) -> None:
-    source, text = picture(tmp_path / "from" / "a.png"), tmp_path / "from" / "a.txt"
-    text.write_bytes("ein Haus, schön".encode("latin-1"))
-    added, refused = add_files(tmp_path / "set", [source, text])
-    assert (added, refused) == ([tmp_path / "set" / "a.png"], [])
-    assert Dataset.open(tmp_path / "set").pictures[0].caption == "ein Haus, schön"
-
-
-def test_captions_from_another_folder_are_matched_by_name(tmp_path: Path) -> None:
-    source, text = picture(tmp_path / "pictures" / "a.png"), tmp_path / "texts" / "a.txt"
-    text.parent.mkdir()
-    text.write_text("a house", encoding="utf-8")
-    add_files(tmp_path / "set", [text, source])
-    assert Dataset.open(tmp_path / "set").pictures[0].caption == "a house"
-
-
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    first, second = picture(tmp_path / "1" / "a.png", colour="red"), picture(tmp_path / "2" / "a.png", colour="blue")
-    add_files(tmp_path / "set", [first])
-    before = (tmp_path / "set" / "a.png").read_bytes()
-    added, _ = add_files(tmp_path / "set", [second])
-    assert (tmp_path / "set" / "a.png").read_bytes() == before
-    assert added == [tmp_path / "set" / "a-2.png"]
-    assert added[0].read_bytes() == second.read_bytes()
-
-
-def test_no_picture_adopts_the_caption_of_another(tmp_path: Path) -> None:
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "a.txt").write_text("of a picture that was a.jpg", encoding="utf-8")
-    added, _ = add_files(tmp_path / "set", [picture(tmp_path / "a.png")])
-    assert Dataset.open(tmp_path / "set").pictures[0].caption == ""
-    assert added[0].stem != "a"
-
-
-def test_two_formats_of_one_name_do_not_share_a_caption(tmp_path: Path) -> None:
-    text = tmp_path / "1" / "a.txt"
-    one, other = picture(tmp_path / "1" / "a.png"), picture(tmp_path / "2" / "a.jpg")
-    text.write_text("of the first", encoding="utf-8")
-    add_files(tmp_path / "set", [one])
-    add_files(tmp_path / "set", [other])
-    assert [entry.caption for entry in Dataset.open(tmp_path / "set").pictures] == ["", "of the first"]
-
-
-def test_the_name_follows_the_content(tmp_path: Path) -> None:
-    added, _ = add_files(tmp_path / "set", [picture(tmp_path / "a.jpg", form="PNG")])
-    assert added[0].name == "a.png"
-
-
-def test_names_become_safe(tmp_path: Path) -> None:
-    added, _ = add_files(tmp_path / "set", [picture(tmp_path / "CON.png"), picture(tmp_path / "a:b * c.png")])
-    assert [path.name for path in added] == ["CON-1.png", "a-b-c.png"]
-
-
-def test_what_is_no_picture_is_refused_and_the_rest_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "bad.png").write_text("a letter", encoding="utf-8")
-    added, refused = add_files(tmp_path / "set", [tmp_path / "bad.png", picture(tmp_path / "a.png"), tmp_path / "gone.png"])
-    assert [path.name for path in added] == ["a.png"]
-    assert [sentence.split()[0] for sentence in refused] == ["bad.png", "gone.png"]
-    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["a.png"]
-
-
-def test_a_picture_that_is_cut_off_is_refused(tmp_path: Path) -> None:
-    Image.effect_noise((200, 200), 80).save(tmp_path / "a.jpg")
-    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:2000])
-    added, refused = add_files(tmp_path / "set", [tmp_path / "a.jpg"])
-    assert added == []
-    assert "damaged" in refused[0]
-
-
-def test_a_removed_picture_takes_its_caption_along(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
-    picture(tmp_path / "b.png")
-    for entry in Dataset.open(tmp_path).pictures:
-        entry.write_caption("a house")
-    remove_picture(Dataset.open(tmp_path).pictures[0])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.png", "b.txt"]
-
-
 # Masks ------------------------------------------------------------------------------------------------------------------
 
 
@@ -266,50 +221,9 @@ def mask(path: Path) -> Path:
 
 def test_a_mask_is_no_picture(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
-    mask(tmp_path / "a-masklabel.png")
+    for name in ("a-masklabel.png", "a.mask.png", "masks/a.mask.png"):
+        mask(tmp_path / name)
     (tmp_path / "b-masklabel.png").write_text("not even readable")
     dataset = Dataset.open(tmp_path)
     assert [entry.path.name for entry in dataset.pictures] == ["a.png"]
     assert dataset.refused == ()
-
-
-def test_an_added_picture_brings_its_mask(tmp_path: Path) -> None:
-    source, beside = picture(tmp_path / "from" / "a.jpg"), picture(tmp_path / "from" / "b.jpg")
-    far = mask(tmp_path / "masks" / "a-masklabel.png")
-    mask(tmp_path / "from" / "b-masklabel.png")
-    added, refused = add_files(tmp_path / "set", [far, source, beside])
-    assert ([path.name for path in added], refused) == (["a.jpg", "b.jpg"], [])
-    assert (tmp_path / "set" / "a-masklabel.png").read_bytes() == far.read_bytes()
-    assert (tmp_path / "set" / "b-masklabel.png").is_file()
-
-
-def test_a_mask_takes_the_new_name_of_its_picture(tmp_path: Path) -> None:
-    first, second = picture(tmp_path / "1" / "a.png"), picture(tmp_path / "2" / "a.png")
-    mask(tmp_path / "1" / "a-masklabel.png")
-    add_files(tmp_path / "set", [first])
-    add_files(tmp_path / "set", [second])
-    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["a-2.png", "a-masklabel.png", "a.png"]
-
-
-def test_no_picture_adopts_the_mask_of_another(tmp_path: Path) -> None:
-    mask(tmp_path / "set" / "a-masklabel.png")
-    [added], _ = add_files(tmp_path / "set", [picture(tmp_path / "a.png")])
-    assert added.stem != "a"
-
-
-def test_a_mask_alone_or_damaged_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "b-masklabel.png").write_text("a letter")
-    given = [mask(tmp_path / "a-masklabel.png"), tmp_path / "b-masklabel.png", picture(tmp_path / "b.png")]
-    added, refused = add_files(tmp_path / "set", given)
-    assert [path.name for path in added] == ["b.png"]
-    assert sorted(sentence.split(" is ")[0] for sentence in refused) == ["a-masklabel.png", "b-masklabel.png"]
-    assert any("add it together with its picture" in sentence for sentence in refused)
-    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["b.png"]
-
-
-def test_a_removed_picture_takes_its_mask_along(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        picture(tmp_path / f"{name}.png")
-        mask(tmp_path / f"{name}-masklabel.png")
-    remove_picture(Dataset.open(tmp_path).pictures[0])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["b-masklabel.png", "b.png"]

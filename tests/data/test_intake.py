@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
+import threading
+import time
+import warnings
 import zlib
 from pathlib import Path
-from random import Random
+from random import Random, random
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, ImageFile
 
-from trainer.data.intake import Header, read_alpha, read_header, read_picture, transparent
+from tests.data.heic import CUT_OUT, TURNED
+from trainer.data import intake
+from trainer.data.intake import Header, normalised, read_alpha, read_header, read_picture, transparent
 from trainer.errors import PictureError
 
 Colour = tuple[int, int, int]
@@ -67,6 +74,29 @@ def test_other_formats_are_turned_too(tmp_path: Path, form: str) -> None:
     assert picture.size == (64, 32)
     assert near(picture.getpixel((10, 16)), RED, within=12)
     assert near(picture.getpixel((55, 16)), BLUE, within=12)
+
+
+def test_a_png_that_says_at_its_end_how_it_is_meant_is_turned_too(tmp_path: Path) -> None:
+    whole, exif = io.BytesIO(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    halves(size=(64, 32)).transpose(Image.Transpose.ROTATE_90).save(whole, "PNG", exif=exif)
+    content = whole.getvalue()
+    at = content.index(b"eXIf") - 4
+    end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+    (tmp_path / "a.png").write_bytes(content[:at] + content[end:-12] + content[at:end] + content[-12:])
+    assert read_header(tmp_path / "a.png") == Header(64, 32, "PNG")
+    assert near(read_picture(tmp_path / "a.png").getpixel((10, 16)), RED)
+    assert normalised(tmp_path / "a.png").notes == ("turned upright",)
+
+
+def test_the_header_of_a_png_is_read_without_its_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    halves().save(tmp_path / "a.png")
+
+    def load(_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    assert read_header(tmp_path / "a.png") == Header(64, 32, "PNG")
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0junk", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0", b"no exif at all"])
@@ -210,10 +240,164 @@ def test_an_animation_gives_its_first_picture(tmp_path: Path, form: str) -> None
     assert near(read_picture(tmp_path / "a").getpixel((5, 5)), RED)
 
 
+def test_a_heic_of_a_telephone_stands_upright(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(TURNED)
+    got = read_picture(tmp_path / "a.jpg")
+    assert read_header(tmp_path / "a.jpg") == Header(64, 32, "HEIF")
+    assert (got.mode, got.size) == ("RGB", (64, 32))
+    assert near(got.getpixel((5, 16)), RED, within=12)
+    assert near(got.getpixel((60, 16)), BLUE, within=12)
+
+
+def test_a_heic_can_be_transparent(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(CUT_OUT)
+    alpha = read_alpha(tmp_path / "a.heic")
+    assert transparent(tmp_path / "a.heic")
+    assert alpha is not None
+    assert (alpha.getpixel((5, 5)), alpha.getpixel((60, 5))) == (0, 255)
+    assert read_picture(tmp_path / "a.heic").getpixel((5, 5)) == WHITE
+
+
+def test_heic_is_learnt_only_when_one_comes(tmp_path: Path) -> None:
+    halves().save(tmp_path / "a.png")
+    (tmp_path / "a.heic").write_bytes(TURNED)
+    look = (
+        "import sys; from pathlib import Path; from trainer.data.intake import read_header; names = []\n"
+        "for name in ('a.png', 'a.heic'): read_header(Path(sys.argv[1], name)); names.append('pi_heif' in sys.modules)\n"
+        "print(names)"
+    )
+    done = subprocess.run([sys.executable, "-c", look, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[False, True]"
+
+
 def test_content_decides_not_the_name(tmp_path: Path) -> None:
     halves().save(tmp_path / "a.jpg", "PNG")
     assert read_header(tmp_path / "a.jpg").format == "PNG"
     assert read_picture(tmp_path / "a.jpg").getpixel((5, 5)) == RED
+
+
+# What a picture becomes in a dataset ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
+def test_what_every_program_sees_alike_stays_as_it_is(tmp_path: Path, form: str, mode: str) -> None:
+    if form == "JPEG" and mode in ("P", "RGBA"):
+        pytest.skip("JPEG has neither")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 1
+    halves().convert(mode).save(tmp_path / "a", form, exif=exif)
+    assert normalised(tmp_path / "a") == intake.Intake(None, {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}[form])
+
+
+def test_a_profile_that_changes_nothing_is_no_reason_to_touch_a_picture(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    halves().save(tmp_path / "a.jpg", icc_profile=profile)
+    assert normalised(tmp_path / "a.jpg").content is None
+    halves().save(tmp_path / "a.jpg", icc_profile=swapped_profile())
+    assert normalised(tmp_path / "a.jpg").notes == ("from its own colour profile to sRGB",)
+
+
+def test_several_pictures_in_one_jpeg_are_a_jpeg(tmp_path: Path) -> None:
+    halves().save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[halves(GREEN, GREEN)])
+    with Image.open(tmp_path / "a.jpg") as stored:
+        assert (stored.format, getattr(stored, "n_frames", 1)) == ("MPO", 2)
+    assert read_header(tmp_path / "a.jpg") == Header(64, 32, "JPEG")
+    assert normalised(tmp_path / "a.jpg").content is None
+
+
+def test_a_turned_photograph_loses_nothing_that_can_be_seen(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    noise = Image.effect_noise((256, 192), 10)
+    Image.merge("RGB", (noise, noise.rotate(90), noise.rotate(180))).save(tmp_path / "a.jpg", quality=90, exif=exif)
+    got = normalised(tmp_path / "a.jpg")
+    assert (got.suffix, got.notes) == (".jpg", ("turned upright",))
+    assert got.content is not None
+    with Image.open(io.BytesIO(got.content)) as turned:
+        difference = np.asarray(turned, dtype=float) - np.asarray(read_picture(tmp_path / "a.jpg"), dtype=float)
+        assert (turned.size, turned.info.get("icc_profile"), len(turned.getexif())) == ((192, 256), None, 0)
+    assert np.abs(difference).mean() < 1
+
+
+@pytest.mark.parametrize("form", ["TIFF", "BMP", "GIF"])
+def test_what_was_lossless_stays_so(tmp_path: Path, form: str) -> None:
+    noise = Image.effect_noise((64, 48), 80)
+    noise.save(tmp_path / "a", form)
+    got = normalised(tmp_path / "a")
+    assert (got.suffix, got.notes) == (".png", (f"from {form} to PNG",))
+    assert got.content is not None
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(got.content)).convert("L")), np.asarray(noise))
+
+
+def test_16_bits_of_colour_are_not_8(tmp_path: Path) -> None:
+    rows = b"".join(b"\0" + struct.pack(">HHH", 65535, 32768, 0) * 32 for _ in range(32))
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    chunks = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    got = normalised(tmp_path / "a.png")
+    assert got.notes == ("to 8 bits a channel",)
+    assert got.content is not None
+    assert Image.open(io.BytesIO(got.content)).getpixel((5, 5)) == (255, 128, 0)
+
+
+def test_alpha_is_kept_as_a_mask_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    picture = Image.new("RGBA", (32, 64), (255, 0, 0, 255))
+    picture.paste((0, 255, 0, 0), (0, 0, 32, 32))
+    picture.save(tmp_path / "a.png", exif=exif)
+    got = normalised(tmp_path / "a.png", background=(1, 2, 3))
+    assert got.notes == ("turned upright", "its transparency laid on #010203 and kept as its mask")
+    assert got.content is not None
+    assert got.mask is not None
+    with Image.open(io.BytesIO(got.content)) as flat, Image.open(io.BytesIO(got.mask)) as alpha:
+        assert (flat.mode, flat.size, flat.getpixel((5, 5)), flat.getpixel((60, 5))) == ("RGB", (64, 32), RED, (1, 2, 3))
+        assert (alpha.mode, alpha.size, alpha.getpixel((5, 5)), alpha.getpixel((60, 5))) == ("L", (64, 32), 255, 0)
+
+
+def test_a_picture_of_nothing_is_refused(tmp_path: Path) -> None:
+    Image.new("RGBA", (32, 32), (255, 0, 0, 0)).save(tmp_path / "a.png")
+    with pytest.raises(PictureError, match=r"^a\.png is wholly transparent"):
+        normalised(tmp_path / "a.png")
+
+
+def test_warnings_of_pillow_stay_quiet_in_threads_and_are_shown_again(tmp_path: Path) -> None:
+    def warn() -> None:
+        with intake._QUIET:
+            time.sleep(0.02 * random())
+            warnings.warn("odd metadata", UserWarning, stacklevel=2)
+
+    threads = [threading.Thread(target=warn) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with pytest.warns(UserWarning, match="shown"):
+        warnings.warn("shown", UserWarning, stacklevel=2)
+
+
+def test_two_large_pictures_are_never_decoded_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "LARGE", 64 * 32)
+    at_once, most, load = [0], [0, 0], ImageFile.ImageFile.load
+
+    def slow_load(picture: ImageFile.ImageFile) -> object:
+        at_once[0] += 1
+        most[picture.width > 64] = max(most[picture.width > 64], at_once[0])
+        time.sleep(0.05)
+        at_once[0] -= 1
+        return load(picture)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", slow_load)
+    for kind, size in enumerate([(64, 32), (65, 32)]):
+        halves(size=size).save(tmp_path / f"{kind}.bmp")
+        threads = [threading.Thread(target=read_picture, args=(tmp_path / f"{kind}.bmp",)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert most[0] > 1
+    assert most[1] == 1
 
 
 # Refusals ---------------------------------------------------------------------------------------------------------------
@@ -282,7 +466,6 @@ def test_the_header_alone_is_enough_to_refuse_it(tmp_path: Path, what: str) -> N
         read_header(tmp_path / "given.jpg")
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF"])
 def test_damage_anywhere_gives_a_picture_or_a_sentence(tmp_path: Path, form: str) -> None:
     whole, exif, random = io.BytesIO(), Image.Exif(), Random(form)
@@ -290,12 +473,12 @@ def test_damage_anywhere_gives_a_picture_or_a_sentence(tmp_path: Path, form: str
     more = {"exif": exif, "icc_profile": swapped_profile()} if form in ("JPEG", "PNG", "WEBP", "TIFF") else {}
     halves().save(whole, form, **more)
     path, read = tmp_path / "a", 0
-    for _ in range(400):
+    for _ in range(200):
         content = bytearray(whole.getvalue())
         for _ in range(random.choice((1, 4, 30))):
             content[random.randrange(min(len(content), 4000))] = random.randrange(256)
         path.write_bytes(content[: random.choice((len(content), random.randrange(len(content))))])
-        for look in (read_header, read_picture, transparent, read_alpha):
+        for look in (read_header, read_picture, transparent, read_alpha, normalised):
             try:
                 look(path)
                 read += 1

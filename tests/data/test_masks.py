@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from trainer.data.masks import is_mask, mask_path, of_latent, picture_stem, read
+from trainer.data.masks import found, is_mask, mask_path, of_latent, of_painting, picture_stem, places, read, tag, within
 from trainer.errors import PictureError
 
 
@@ -25,10 +25,38 @@ def mask(path: Path, size: tuple[int, int] = (80, 64), mode: str = "L") -> Path:
 
 
 def test_a_mask_is_known_by_its_name() -> None:
-    assert mask_path(Path("set/a.b.jpg")) == Path("set/a.b-masklabel.png")
-    assert picture_stem(Path("set/a.b-masklabel.png")) == "a.b"
-    assert is_mask(Path("a-masklabel.png"))
-    assert not any(is_mask(Path(name)) for name in ("a.png", "masklabel.png", "a-masklabel.jpg", "a-masklabel-2.png"))
+    assert mask_path(Path("set/a.b.jpg")) == Path("set/masks/a.b.mask.png")
+    for name in ("set/a.b-masklabel.png", "set/a.b.mask.png", "set/masks/a.b.mask.png", "a.b-MaskLabel.PNG", "a.b.MASK.png"):
+        assert is_mask(Path(name))
+        assert picture_stem(Path(name)) == "a.b"
+    others = ("a.png", "masklabel.png", "a-masklabel.jpg", "a-masklabel-2.png", "a.mask.jpg", "mask.png", "a-mask.png")
+    assert not any(is_mask(Path(name)) for name in others)
+
+
+def test_the_first_of_a_pictures_masks_counts(tmp_path: Path) -> None:
+    """What was painted here, then what another tool has left; each shows another share of the picture."""
+    of = picture(tmp_path / "a.png", (100, 64))
+    (tmp_path / "masks").mkdir()
+    names = ("masks/a.mask.png", "a.mask.png", "a-masklabel.png")
+    for name, share in zip(reversed(names), (10, 20, 30), strict=True):
+        drawn = Image.new("L", (100, 64))
+        drawn.paste(255, (0, 0, share, 64))
+        drawn.save(tmp_path / name)
+        got = read(of)
+        assert got is not None
+        assert got.getbbox() == (0, 0, share, 64)
+        assert found(of) == tmp_path / name
+        assert tag(of) == b"mask" + (tmp_path / name).read_bytes()
+    assert places(of) == tuple(tmp_path / name for name in names)
+
+
+def test_all_masks_of_a_folder_are_found(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    assert within(tmp_path) == []
+    names = ["a-masklabel.png", "b.mask.png", "masks/c.mask.png"]
+    for name in [*names, "d.png", "masks/e.png", "f.txt"]:
+        (tmp_path / name).touch()
+    assert within(tmp_path) == [tmp_path / name for name in names]
 
 
 def test_without_a_mask_there_is_none(tmp_path: Path) -> None:
@@ -116,3 +144,40 @@ def test_a_place_of_the_latent_gets_the_mean_of_its_pixels() -> None:
         for column in range(3):
             cell = [int(values[8 * row + y, 8 * column + x]) for y in range(8) for x in range(8)]
             assert got[0, row, column] == pytest.approx(sum(cell) / 64 / 255, abs=1e-6)
+
+
+# What is painted ----------------------------------------------------------------------------------------------------------
+
+
+def painting(size: tuple[int, int], colour: tuple[int, int, int, int]) -> Image.Image:
+    """A layer that is painted in its left quarter."""
+    layer = Image.new("RGBA", size)
+    layer.paste(colour, (0, 0, size[0] // 4, size[1]))
+    return layer
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255, 255), (0, 0, 0, 255), (255, 0, 0, 90), (0, 0, 0, 1)])
+def test_the_mask_is_white_wherever_any_paint_is(colour: tuple[int, int, int, int]) -> None:
+    mask = of_painting(painting((80, 64), colour), (80, 64))
+    assert (mask.mode, mask.size, mask.getbbox()) == ("L", (80, 64), (0, 0, 20, 64))
+    assert mask.getextrema() == (0, 255)
+    assert sorted(set(mask.tobytes())) == [0, 255]
+
+
+def test_a_painting_on_a_smaller_copy_becomes_as_large_as_the_picture(tmp_path: Path) -> None:
+    mask = of_painting(painting((100, 75), (255, 0, 0, 255)), (800, 601))
+    assert mask.size == (800, 601)
+    assert np.asarray(mask).mean() / 255 == pytest.approx(0.25, abs=0.01)
+    mask_path(tmp_path / "a.png").parent.mkdir()
+    mask.save(mask_path(tmp_path / "a.png"))
+    got = read(picture(tmp_path / "a.png", (800, 601)))
+    assert got is not None
+    assert got.tobytes() == mask.tobytes()
+
+
+def test_a_painting_of_another_shape_or_of_nothing_is_told_of() -> None:
+    told = r"^The mask was painted on 64 x 80 pixels, and the picture has 80 x 64: paint on the whole picture, without "
+    with pytest.raises(PictureError, match=told):
+        of_painting(painting((64, 80), (255, 0, 0, 255)), (80, 64))
+    with pytest.raises(PictureError, match=r"^Nothing is painted: paint over what is to be learnt, or delete the mask\.$"):
+        of_painting(painting((80, 64), (255, 255, 255, 0)), (80, 64))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from trainer.data.buckets import place, sizes
-from trainer.data.captions import varied
 from trainer.data.dataset import Picture
 from trainer.data.shown import Shown
+from trainer.data.variety import varied
 from trainer.settings_text import validated
 
 SHOWN = Shown(Picture(Path("a.png"), 512, 512, noted="a, b, c"), place(512, 512, sizes(512)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,6 +41,33 @@ def test_a_picture_that_is_held_out_is_always_shown_alike(toy_base: Path, datase
     assert torch.equal(batch.clean[0], training.held_out[0].mean), "not drawn from the posterior"
     assert batch.keep.all()
     assert torch.equal(batch.noise, batch.shown)
+
+
+@pytest.mark.parametrize("asked", [{"flip": True, "resolutions": [96]}, {"crops": 3, "masked_loss": True}], ids=str)
+def test_a_picture_that_is_cut_is_trained_as_a_file_that_was(
+    toy_base: Path, home: Home, tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    """Latents, sizes, masks and order are those of a dataset whose pictures and masks Pillow has cropped."""
+    cut = save_dataset(tmp_path / "set", ((160, 100), (90, 200)))
+    by_hand = tmp_path / "by hand"
+    shutil.copytree(cut, by_hand)
+    (cut / "dataset.toml").write_text('[crops]\n"00.png" = [0.25, 0.1, 0.75, 0.9]\n"01.png" = [0, 0.5, 1, 1]\n')
+    for folder, boxes in ((cut, (None, None)), (by_hand, ((40, 10, 120, 90), (0, 100, 90, 200)))):
+        (folder / "masks").mkdir()
+        for name, box in zip(("00", "01"), boxes, strict=True):
+            picture = Image.open(folder / f"{name}.png")
+            mask = Image.linear_gradient("L").resize(picture.size)
+            picture.crop(box).save(folder / f"{name}.png")
+            mask.crop(box).save(folder / "masks" / f"{name}.mask.png")
+    one, other = (
+        begun(short_run(tmp_path / f"of {folder.name}", folder, toy_base, **asked), home) for folder in (cut, by_hand)
+    )
+    for micro in range(6):
+        assert same(drawn(one, micro), drawn(other, micro))
+        masks = drawn(one, micro).mask, drawn(other, micro).mask
+        assert masks == (None, None) or torch.equal(*[mask for mask in masks if mask is not None])
+    assert one.plan.buckets == other.plan.buckets
+    assert (drawn(one, 0).mask is None) != ("masked_loss" in asked)
 
 
 def test_masks_lie_where_the_pictures_do(toy_base: Path, home: Home, tmp_path: Path) -> None:

@@ -293,6 +293,24 @@ def test_captions_vary_from_step_to_step_and_a_resumed_run_sees_the_same(
     assert same(tensors(parted), tensors(whole))
 
 
+def test_a_resumed_run_keeps_the_crops_that_it_began_with(toy_base: Path, home: Home, tmp_path: Path) -> None:
+    dataset = save_dataset(tmp_path / "two", ((160, 80), (70, 100)))
+    frames = dataset / "dataset.toml"
+    frames.write_text('[crops]\n"00.png" = [0.5, 0, 1, 1]\n[focus]\n"01.png" = [0.5, 1]\n')
+    whole, parted = (short_run(tmp_path / name, dataset, toy_base, flip=True) for name in ("whole", "parted"))
+    trained(whole, home)
+    for event in parted.recorded(train(parted, home)):
+        if isinstance(event, Stepped) and event.step == 2:
+            parted.ask("stop")
+    frames.write_text('[crops]\n"00.png" = [0, 0, 0.5, 1]\n[focus]\n"01.png" = [0.5, 0]\n')
+    told = [event.message for event in trained(parted, home) if isinstance(event, Warned)]
+    assert told == ["dataset.toml names other crops and focus since the run began: it goes on with the earlier ones."]
+    assert same(tensors(parted), tensors(whole))
+    other = short_run(tmp_path / "other", dataset, toy_base, flip=True)
+    trained(other, home)
+    assert not same(tensors(other), tensors(whole))
+
+
 def test_a_dropped_caption_is_zeros(toy_base: Path, dataset: Path, home: Home, tmp_path: Path, seen: Seen) -> None:
     trained(short_run(tmp_path / "run", dataset, toy_base, caption_dropout=1.0, te1_lr=0, te2_lr=0), home)
     assert not any(given["context"].any() or given["text_embeds"].any() for given in seen.inputs)

@@ -148,7 +148,7 @@ def test_the_table(plan: Any) -> None:
     code, out, _ = plan("--base", "some/sdxl", "--memory", "8GiB")
     assert code == 0
     lines = out.splitlines()
-    assert lines[0] == "18 pictures, 1080 steps of 1, on the base some/sdxl (sdxl)."
+    assert lines[0] == "18 pictures, 1080 steps of 1, each picture about 60 times, on the base some/sdxl (sdxl)."
     assert lines[2].startswith("Fits: ")
     assert [line.split()[0] for line in lines[3:11]] == [
         "base", "VAE", "LoRA", "optimizer", "activations", "working", "reserve", "samples",
@@ -163,9 +163,15 @@ def test_the_table(plan: Any) -> None:
 def test_the_crop_of_every_picture_is_known_before(told: Any, tmp_path: Path) -> None:
     folder = save_dataset(tmp_path / "set", ((600, 300), (100, 100)))
     asked = ("--base", "some/sdxl", "--memory", "24GiB", "--set", "resolution=512")
-    small = {"name": "01.png", "scaled": [128, 128], "box": [0, 0, 128, 128], "lost": 0, "upscale": 1.28, "mirrored": False}
-    wide = {"name": "00.png", "scaled": [768, 384], "box": [32, 0, 736, 384], "lost": 0.0833, "upscale": 1.28}
-    assert told(*asked, of=folder)["crops"] == [{**wide, "mirrored": False}, small]
+    small = {
+        "name": "01.png", "scaled": [128, 128], "box": [0, 0, 128, 128], "seen": [0, 0, 1, 1], "lost": 0, "upscale": 1.28,
+        "mirrored": False,
+    }  # fmt: skip
+    wide = {
+        "name": "00.png", "scaled": [768, 384], "box": [32, 0, 736, 384], "seen": [0.0417, 0, 0.9583, 1], "lost": 0.0833,
+        "upscale": 1.28, "mirrored": False,
+    }  # fmt: skip
+    assert told(*asked, of=folder)["crops"] == [wide, small]
     both = told(*asked, "--set", "flip=true", of=folder)
     assert [crop["mirrored"] for crop in both["crops"]] == [False, True, False, True]
     assert both["pictures"] == 2

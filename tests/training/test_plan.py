@@ -159,6 +159,28 @@ def test_steps_of_several_batches_are_fewer(accumulation: int, processes: int, s
     assert Plan.of(Dataset(Path("set"), pictures, ()), settings, processes).steps == steps
 
 
+@pytest.mark.parametrize(
+    ("more", "shown"),
+    [
+        ({}, 10), ({"flip": True, "resolutions": [256], "crops": 3}, 10), ({"passes": 0.5}, 6 / 9), ({"steps": 18}, 4),
+        ({"batch": 1}, 10), ({"accumulation": 5}, 10),
+    ],
+)  # fmt: skip
+def test_the_passes_are_those_that_the_steps_make(more: dict[str, Any], shown: float) -> None:
+    """Nine pictures in batches of two, ten times each unless `more` says otherwise; steps are whole ones."""
+    settings = {"batch": 2, "passes": 10, **more}
+    a_plan = plan(**settings)
+    assert a_plan.passes(settings.get("accumulation", 1)) == pytest.approx(shown)
+
+
+def test_a_repeated_picture_is_not_counted_for_the_others(tmp_path: Path) -> None:
+    about = '[repeats]\n"1.png" = 3\n'
+    settings = validated({"resolution": 512, "batch": 1, "passes": 7, "flip": True})
+    assert Plan.of(folder(tmp_path, 3, about), settings).passes() == pytest.approx(7)
+    both = Plan.of(folder(tmp_path, 3, about), settings, prior=folder(tmp_path / "prior", 2))
+    assert both.passes() == pytest.approx(7)
+
+
 def test_accumulation_changes_no_order() -> None:
     one, other = plan(), plan(accumulation=4)
     assert [one.indices(micro) for micro in range(40)] == [other.indices(micro) for micro in range(40)]

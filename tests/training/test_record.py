@@ -65,13 +65,21 @@ def seen(plan: Plan) -> list[Any]:
 
 
 def test_what_is_written(folder: Path, run: Path) -> None:
-    (folder / "dataset.toml").write_text('trigger = "x"\n[repeats]\n"1.png" = 2\n[weights]\n"0.png" = 0.5\n')
+    (folder / "dataset.toml").write_text(
+        'trigger = "x"\n[repeats]\n"1.png" = 2\n[weights]\n"0.png" = 0.5\n'
+        '[crops]\n"0.png" = [0, 0, 0.5, 1]\n[focus]\n"2.png" = [0.25, 1]\n'
+    )
     begun(folder, run)
     written = json.loads((run / "pictures.json").read_text(encoding="utf-8"))
     assert written["prior"] is None
     kept = written["dataset"]
     assert (kept["folder"], kept["refused"]) == (str(folder), [])
-    assert kept["about"] == {"repeats": {"1.png": 2}, "weights": {"0.png": 0.5}}
+    assert kept["about"] == {
+        "repeats": {"1.png": 2},
+        "weights": {"0.png": 0.5},
+        "crops": {"0.png": [0, 0, 0.5, 1]},
+        "focus": {"2.png": [0.25, 1]},
+    }
     assert kept["pictures"][4] == {
         "name": "4.png", "width": 96, "height": 64, "caption": "a house, number 4",
         "sha256": hashlib.sha256((folder / "4.png").read_bytes()).hexdigest(),
@@ -114,16 +122,38 @@ def test_the_plan_is_that_of_the_dataset(folder: Path, run: Path) -> None:
 
 
 def test_nothing_that_is_edited_changes_the_plan(folder: Path, run: Path) -> None:
+    (folder / "dataset.toml").write_text('[crops]\n"0.png" = [0, 0, 0.5, 1]\n[focus]\n"2.png" = [0, 0.5]\n')
     before = seen(begun(folder, run).plan(SETTINGS))
     (folder / "0.txt").write_text("something else")
     (folder / "1.txt").unlink()
-    (folder / "dataset.toml").write_text('[repeats]\n"1.png" = 2\n[weights]\n"2.png" = 2\n')
+    (folder / "dataset.toml").write_text(
+        '[repeats]\n"1.png" = 2\n[weights]\n"2.png" = 2\n[crops]\n"0.png" = [0, 0, 1, 0.5]\n[focus]\n"2.png" = [1, 0.5]\n'
+    )
     picture(folder / "new.png")
     (folder / "3.png").unlink()
     picture(folder / "4.png", size=(200, 100))
     record = Record.read(run)
     assert record is not None
     assert seen(record.plan(SETTINGS)) == before
+
+
+def test_a_cut_is_of_the_size_that_the_picture_had(folder: Path, run: Path) -> None:
+    (folder / "dataset.toml").write_text('[crops]\n"0.png" = [0, 0, 0.5, 1]\n[focus]\n"2.png" = [0, 0.5]\n')
+    plan = begun(folder, run).plan(SETTINGS)
+    cut, focused, plain = (plan.pictures[index].placement for index in (0, 2, 4))
+    assert (cut.whole, cut.original, cut.cut and cut.cut.box) == ((96, 64), (48, 64), (0, 0, 48, 64))
+    assert (focused.left, plain.left) == (0, 16)
+
+
+def test_a_record_from_before_there_were_frames_is_read(folder: Path, run: Path) -> None:
+    before = begun(folder, run)
+    written = json.loads((run / "pictures.json").read_text(encoding="utf-8"))
+    written["dataset"]["about"] = {"repeats": {}, "weights": {}}
+    (run / "pictures.json").write_text(json.dumps(written), encoding="utf-8")
+    after = Record.read(run)
+    assert after is not None
+    assert seen(after.plan(SETTINGS)) == seen(before.plan(SETTINGS))
+    assert told(run) == []
 
 
 def test_a_step_reads_no_caption_from_the_disk(folder: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,8 +184,9 @@ def test_of_what_stayed_nothing_is_told(folder: Path, run: Path) -> None:
         ("new", "New since the run began, and no part of it (2): 7.png, 8.png."),
         ("painted", "Changed since the run began, and trained in the new form (1): 2.png."),
         ("captions", "Captioned anew since the run began, and trained with the old caption (2): 3.png, 4.png."),
-        ("mask", "Changed since the run began, and trained in the new form (1): 5.png."),
-        ("weights", "dataset.toml names other repeats or weights since the run began: it goes on with the earlier ones."),
+        ("mask", "Changed since the run began, and trained in the new form (2): 4.png, 5.png."),
+        ("weights", "dataset.toml names other weights since the run began: it goes on with the earlier ones."),
+        ("frames", "dataset.toml names other crops and focus since the run began: it goes on with the earlier ones."),
     ],
 )  # fmt: skip
 def test_what_has_changed_is_told_in_a_sentence(folder: Path, run: Path, what: str, sentence: str) -> None:
@@ -174,8 +205,12 @@ def test_what_has_changed_is_told_in_a_sentence(folder: Path, run: Path, what: s
             (folder / "4.txt").unlink()
         case "mask":
             picture(folder / "5-masklabel.png", 255)
+            (folder / "masks").mkdir()
+            picture(folder / "masks" / "4.mask.png", 255)
         case "weights":
             (folder / "dataset.toml").write_text('[weights]\n"0.png" = 2\n')
+        case "frames":
+            (folder / "dataset.toml").write_text('[crops]\n"0.png" = [0, 0, 1, 0.5]\n[focus]\n"0.png" = [0, 0]\n')
     assert told(run) == [sentence]
 
 

@@ -1,14 +1,14 @@
 """Aspect buckets: the few sizes that training pictures are scaled and cropped to, all of nearly equal token count.
 
-Pure arithmetic. A picture is scaled to cover its bucket and cropped in the middle; where it was cropped, and how large
-it was before, is kept, because SDXL is told both (arXiv 2307.01952, section 2.2). One too small for its bucket goes into
-a bucket of a lower resolution: an upscaled picture teaches blur.
+Pure arithmetic. A picture is scaled to cover its bucket and cropped, in the middle unless its focus is elsewhere; where it
+was cropped, and how large it was before, is kept, because SDXL is told both (arXiv 2307.01952, section 2.2). One too small for
+its bucket goes into a bucket of a lower resolution: an upscaled picture teaches blur.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from random import Random
 
@@ -34,15 +34,36 @@ class Bucket:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A part of a picture, chosen by hand: `box` (left, top, right, bottom) of a picture of the size `whole`, in pixels."""
+
+    whole: tuple[int, int]
+    box: tuple[int, int, int, int]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the part."""
+        left, top, right, bottom = self.box
+        return (right - left, bottom - top)
+
+
+@dataclass(frozen=True)
 class Placement:
-    """How a picture gets into its bucket: mirrored or not, scaled to `scaled` (width, height), cropped at (`left`, `top`)."""
+    """How a picture gets into its bucket: cut, mirrored, scaled to `scaled` (width, height), cropped at (`left`, `top`)."""
 
     bucket: Bucket
     original: tuple[int, int]
+    """Its size before it is scaled: what SDXL is told, for which a picture that is cut is as one that was always so small."""
     scaled: tuple[int, int]
     left: int
     top: int
     mirrored: bool = False
+    cut: Cut | None = field(default=None, repr=False)  # what is kept of whole pictures is found by their repr
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """The size of the picture before it is cut."""
+        return self.cut.whole if self.cut else self.original
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -51,7 +72,7 @@ class Placement:
 
     @property
     def lost(self) -> float:
-        """Share of the picture that the crop leaves out."""
+        """Share of the picture, as it is after any cut, that the crop leaves out."""
         return 1 - self.bucket.width * self.bucket.height / (self.scaled[0] * self.scaled[1])
 
     @property
@@ -68,6 +89,17 @@ class Placement:
         """The same, cropped anywhere."""
         spare = self.scaled[0] - self.bucket.width, self.scaled[1] - self.bucket.height
         return replace(self, left=random.randint(0, spare[0]), top=random.randint(0, spare[1]))
+
+    def towards(self, across: float, down: float) -> Placement:
+        """The same, cropped so that a point of the whole picture, in shares of it, is as near the crop's middle as can be."""
+        left, top = self.cut.box[:2] if self.cut else (0, 0)
+        across = (across * self.whole[0] - left) / self.original[0]
+        down = (down * self.whole[1] - top) / self.original[1]
+        return replace(
+            self,
+            left=_start(1 - across if self.mirrored else across, self.scaled[0], self.bucket.width),
+            top=_start(down, self.scaled[1], self.bucket.height),
+        )
 
     @property
     def time_ids(self) -> tuple[int, ...]:
@@ -103,8 +135,13 @@ def place(width: int, height: int, buckets: tuple[Bucket, ...]) -> Placement:
     bucket = min(buckets, key=distance)
     scale = max(bucket.width / width, bucket.height / height)
     scaled = (max(bucket.width, round(width * scale)), max(bucket.height, round(height * scale)))
-    left, top = (scaled[0] - bucket.width) // 2, (scaled[1] - bucket.height) // 2
+    left, top = _start(0.5, scaled[0], bucket.width), _start(0.5, scaled[1], bucket.height)
     return Placement(bucket, (width, height), scaled, left, top)
+
+
+def _start(share: float, scaled: int, kept: int) -> int:
+    """Where so many pixels begin whose middle is as near to this share of the scaled side as can be."""
+    return min(max(0, math.floor(share * scaled - kept / 2)), scaled - kept)
 
 
 def place_within(width: int, height: int, resolution: int, most: float) -> Placement:

@@ -42,9 +42,18 @@ class Encoded:
 def prepared(
     picture: Image.Image, placement: Placement, resampling: Image.Resampling = Image.Resampling.LANCZOS
 ) -> Image.Image:
-    """The picture mirrored, scaled and cropped as `placement` says."""
+    """The picture cut, mirrored, scaled and cropped as `placement` says."""
+    picture = _cut_out(picture, placement, resampling)
     upright = ImageOps.mirror(picture) if placement.mirrored else picture
     return upright.resize(placement.scaled, resampling).crop(placement.box)
+
+
+def _cut_out(picture: Image.Image, placement: Placement, resampling: Image.Resampling) -> Image.Image:
+    """What is left of the picture, or of its mask, which may be smaller, where it is cut."""
+    if placement.cut is None:
+        return picture
+    whole = picture if picture.size == placement.whole else picture.resize(placement.whole, resampling)
+    return whole.crop(placement.cut.box)
 
 
 def to_pixels(picture: Image.Image) -> torch.Tensor:
@@ -79,12 +88,17 @@ class LatentCache:
     def _made(self, path: Path, placement: Placement) -> dict[str, torch.Tensor]:
         """What a cache entry holds. Raises `PictureError`."""
         picture = intake.read_picture(path)
-        if picture.size != placement.original:
+        if picture.size != placement.whole:
             raise PictureError(
-                f"{path.name} has {picture.width} x {picture.height} pixels and had {placement.original[0]} x "
-                f"{placement.original[1]} when the training was planned: put the picture back, or start a new training."
+                f"{path.name} has {picture.width} x {picture.height} pixels and had {placement.whole[0]} x "
+                f"{placement.whole[1]} when the training was planned: put the picture back, or start a new training."
             )
         mask = masks.read(path) if self._masked else None
+        if mask is not None and not _cut_out(mask, placement, Image.Resampling.BILINEAR).getbbox():
+            raise PictureError(
+                f"{path.name} is cut in dataset.toml to a part of which its mask shows nothing, so that nothing of it would be "
+                "learnt: move the crop or paint the mask anew."
+            )
         mean, deviation = (part[0].float().cpu().contiguous() for part in self._encode(to_pixels(prepared(picture, placement))))
         made = {"mean": mean, "deviation": deviation}
         if mask is not None:
@@ -99,6 +113,8 @@ class LatentCache:
         except OSError as error:
             raise PictureError(f"{path.name} cannot be opened ({error.strerror or error}).") from None
         content.update(repr((shown.placement, self._vae)).encode())
+        if shown.placement.cut:
+            content.update(repr(shown.placement.cut).encode())
         if self._masked:
             content.update(masks.tag(path))
         return content.hexdigest()[:40]

@@ -1,102 +1,117 @@
-"""Captions: read in any usual encoding, written whole, varied from step to step, and put together with the trigger word.
+"""Captions: one line of text beside a picture, read in any usual encoding, written whole in UTF-8, with the trigger word.
 
-A caption is one line of text, and its tags are what commas part. Several captions of one picture are written as one with
-wildcards: `{a house|a hut on a hill}`. Knows no step: each draw is a function of the `Random` that is given.
+What a file keeps, to the letter, is any text without line breaks and outer blanks: a line break becomes one blank, because
+other tools read a line each, and blanks and tabs at the ends are left out. Double blanks, tabs, no-break spaces, control
+characters, joiners and marks of direction stay as they were typed. Knows neither steps nor settings.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from random import Random
+from typing import Literal, NamedTuple
 
-from trainer.data.seeds import seed_of
-from trainer.errors import storing
+from trainer.errors import DatasetError, storing
 from trainer.home import write_atomically
-from trainer.settings import Settings
 
-_WILDCARD = re.compile(r"\{([^{}]*\|[^{}]*)\}")
-"""Braces with a bar and no braces inside; braces without a bar mean themselves."""
+Encoding = Literal["utf-8", "utf-8-bom", "utf-16", "latin-1"]
+
+_BLANKS = " \t"
+_BOM = "\ufeff"
 
 
-def decode(content: bytes) -> str:
-    """Text in UTF-8 (with or without BOM), UTF-16 or else Latin-1; one line, without outer blanks."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        text = content.decode("utf-16", errors="replace")
-    else:
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = content.decode("latin-1")
-    return " ".join(text.split())
+class Text(NamedTuple):
+    """What a caption file says, in one line, and how it was encoded; "latin-1" (or Windows-1252) is a guess."""
+
+    text: str
+    encoding: Encoding
+
+
+def one_line(text: str) -> str:
+    """The text as a file keeps it: without line breaks and outer blanks."""
+    lines = (line.strip(_BLANKS) for line in re.split(r"[\r\n]+", text))
+    return " ".join(line for line in lines if line)
+
+
+def decode(content: bytes) -> Text:
+    """What the bytes of a file mean: UTF-8 with or without BOM, UTF-16 with or without BOM, else Windows-1252 or Latin-1.
+
+    Every file means something: a half character of UTF-16 becomes U+FFFD, and every byte is a character of Latin-1.
+    """
+    text, encoding = _decoded(content)
+    return Text(one_line(text), encoding)
+
+
+def text_of(path: Path) -> Text:
+    """The caption in `path` and its encoding; empty if there is no such file. Raises `DatasetError`."""
+    try:
+        return decode(path.read_bytes()) if path.is_file() else Text("", "utf-8")
+    except OSError as error:
+        raise DatasetError(f"The caption {path.name} cannot be read ({error.strerror or error}): check the file.") from None
 
 
 def read(path: Path) -> str:
-    """The caption in `path`; empty if there is no such file."""
-    return decode(path.read_bytes()) if path.is_file() else ""
+    """The caption in `path`; empty if there is no such file. Raises `DatasetError`."""
+    return text_of(path).text
+
+
+def encode(caption: str, name: str = "this picture") -> bytes:
+    """The bytes of a caption file. Raises `DatasetError`, which names the picture, for half a character (a lone surrogate)."""
+    text = one_line(caption)
+    if text.startswith(_BOM) or "\0" in text:
+        text = _BOM + text  # else it would be read as a BOM, or as UTF-16
+    try:
+        return f"{text}\n".encode()
+    except UnicodeEncodeError as error:
+        half = f"U+{ord(error.object[error.start]):04X}"
+        raise DatasetError(
+            f"The caption of {name} holds half a character ({half}), which no file can keep: type it anew."
+        ) from None
 
 
 def write(path: Path, caption: str) -> None:
-    """Replace the caption in `path`. Raises `StorageError`."""
+    """Replace the caption in `path`. Raises `DatasetError` for half a character, `StorageError`."""
+    content = encode(caption, path.stem)
     with storing(path):
-        write_atomically(path, (" ".join(caption.split()) + "\n").encode("utf-8"))
-
-
-def varied(caption: str, settings: Settings, random: Random) -> str:
-    """The caption of one picture in one step, with the trigger word: wildcards, then tag dropout, then shuffle.
-
-    Where none of them is turned on, it is `with_trigger` alone, to the letter.
-    """
-    if settings.wildcards:
-        caption = without_wildcards(caption, random)
-    if settings.shuffle_tags or settings.tag_dropout:
-        caption = _rearranged(caption, settings, random)
-    return with_trigger(caption, settings.trigger)
-
-
-def variants(caption: str, settings: Settings, count: int, name: str) -> list[str]:
-    """`count` draws of `varied` for the picture of this file name, always the same ones; a single one if nothing varies.
-
-    Texts may be there more than once: the likelier one is, the more often it is to be shown.
-    """
-    drawn = [varied(caption, settings, Random(seed_of(settings.seed, "variant", name, number))) for number in range(count)]
-    return drawn if len(set(drawn)) > 1 else drawn[:1]
-
-
-def without_wildcards(caption: str, random: Random) -> str:
-    """One alternative of each `{one|another}`, inner braces first; each is as likely, an empty one leaves no comma behind."""
-    while _WILDCARD.search(caption):
-        caption = _WILDCARD.sub(lambda found: random.choice(found[1].split("|")), caption)
-        caption = re.sub(r"(\s*,)+", ",", caption).strip(" ,")
-    return " ".join(caption.split())
-
-
-def unclosed(caption: str) -> bool:
-    """Whether a brace before a bar is never closed, so that its alternatives are taken literally."""
-    rest = caption
-    while (without := re.sub(r"\{[^{}]*\}", "", rest)) != rest:
-        rest = without
-    return bool(re.search(r"\{[^{}]*\|", rest))
-
-
-def _rearranged(caption: str, settings: Settings, random: Random) -> str:
-    """The tags that hold the trigger word, then the kept ones as they are, then the others thinned out and shuffled."""
-    tags = [tag.strip() for tag in caption.split(",") if tag.strip()]
-    leading = [tag for tag in tags if _holds(tag, settings.trigger)]
-    others = [tag for tag in tags if not _holds(tag, settings.trigger)]
-    kept, loose = others[: settings.keep_tags], others[settings.keep_tags :]
-    loose = [tag for tag in loose if random.random() >= settings.tag_dropout]
-    if settings.shuffle_tags:
-        random.shuffle(loose)
-    return ", ".join(leading + kept + loose)
+        write_atomically(path, content)
 
 
 def with_trigger(caption: str, trigger: str) -> str:
     """`trigger, caption`; unchanged if the trigger is empty or already there as a word of its own."""
-    if not trigger or _holds(caption, trigger):
+    if not trigger or has_trigger(caption, trigger):
         return caption
     return f"{trigger}, {caption}" if caption else trigger
 
 
-def _holds(caption: str, trigger: str) -> bool:
-    return bool(trigger) and f" {trigger.lower()} " in f" {caption.lower().replace(',', ' ')} "
+def has_trigger(caption: str, trigger: str) -> bool:
+    """Whether the trigger word is in the caption as a word of its own, in any case; False if there is no trigger word."""
+    words = " ".join(caption.lower().split()).replace(",", " ")
+    return bool(trigger) and f" {trigger.lower()} " in f" {words} "
+
+
+def _decoded(content: bytes) -> tuple[str, Encoding]:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", errors="replace"), "utf-16"
+    if not content.startswith(_BOM.encode()) and (order := _order(content)):
+        try:
+            return content.decode(order), "utf-16"
+        except UnicodeDecodeError:
+            pass  # zeros that mean something else
+    try:
+        return content.decode("utf-8-sig"), "utf-8-bom" if content.startswith(_BOM.encode()) else "utf-8"
+    except UnicodeDecodeError:
+        return _western(content), "latin-1"
+
+
+def _order(content: bytes) -> str:
+    """The order of UTF-16 without BOM, told by where Latin letters have their zero bytes; empty if nothing tells it."""
+    high, low = content[::2].count(0), content[1::2].count(0)
+    return "" if high == low or len(content) % 2 else "utf-16-le" if low > high else "utf-16-be"
+
+
+def _western(content: bytes) -> str:
+    """Windows-1252, which differs from Latin-1 in quotes and dashes only; Latin-1 where it has no character."""
+    try:
+        return content.decode("cp1252")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")

@@ -6,20 +6,15 @@ The folder is the whole truth: nothing is kept elsewhere, other tools can read a
 from __future__ import annotations
 
 import os
-import shutil
 import tomllib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomlkit
-
 from trainer.data import captions, intake, masks
-from trainer.errors import DatasetError, PictureError, storing
-from trainer.home import free_name, safe_name, write_atomically
+from trainer.errors import DatasetError, PictureError
 
-_ABOUT = "dataset.toml"
+ABOUT = "dataset.toml"
 """The file that says what concerns the pictures as a whole."""
 
 MOST_REPEATS = 100
@@ -27,6 +22,9 @@ MOST_REPEATS = 100
 
 MOST_WEIGHT = 10
 """The most that a picture may count."""
+
+Shares = tuple[float, float, float, float]
+"""A part of a picture: its left, top, right and bottom edge as shares of the upright picture."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,6 @@ class Picture:
         """What was noted, else what the file says now; empty if there is none."""
         return captions.read(self.caption_path) if self.noted is None else self.noted
 
-    def write_caption(self, caption: str) -> None:
-        """Put the caption on disk at once."""
-        captions.write(self.caption_path, caption)
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -71,7 +65,7 @@ class Dataset:
             what = "is a file, not a folder" if folder.exists() else "does not exist"
             raise DatasetError(f"The dataset folder {folder} {what}: give a folder that holds pictures.")
         found, refused = [], []
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name.lower()):
+        for entry in sorted(os.scandir(folder), key=lambda entry: (entry.name.lower(), entry.name)):
             path = folder / entry.name
             if path.suffix.lower() not in intake.SUFFIXES or masks.is_mask(path):
                 continue
@@ -95,7 +89,10 @@ class Dataset:
     @property
     def trigger(self) -> str:
         """The trigger word kept with the pictures in `dataset.toml`; empty if none is. Raises `DatasetError`."""
-        return str(self.about.get("trigger", ""))
+        given = self.about.get("trigger", "")
+        if not isinstance(given, str):
+            raise DatasetError(f'{self._path}: the trigger word must be in quotation marks, such as "mystyle", not {given}.')
+        return " ".join(given.split())
 
     @property
     def repeats(self) -> dict[str, int]:
@@ -103,13 +100,11 @@ class Dataset:
 
         Pictures that it does not name are shown once; names without a picture do nothing. Raises `DatasetError`.
         """
-        given, path = self.about.get("repeats", {}), self.folder / _ABOUT
-        if not isinstance(given, dict):
-            raise DatasetError(f'{path}: repeats must be a table with lines such as "01.png" = 3.')
+        given = self._table("repeats", "3")
         for name, times in given.items():
             if type(times) is not int or not 1 <= times <= MOST_REPEATS:
                 raise DatasetError(
-                    f"{path}: the repeats of {name} must be a whole number from 1 to {MOST_REPEATS}, not {times}."
+                    f"{self._path}: the repeats of {name} must be a whole number from 1 to {MOST_REPEATS}, not {times}."
                 )
         return given
 
@@ -119,32 +114,78 @@ class Dataset:
 
         Pictures that it does not name count 1; names without a picture do nothing. Raises `DatasetError`.
         """
-        given, path = self.about.get("weights", {}), self.folder / _ABOUT
-        if not isinstance(given, dict):
-            raise DatasetError(f'{path}: weights must be a table with lines such as "01.png" = 0.5.')
+        given = self._table("weights", "0.5")
         for name, weight in given.items():
             if type(weight) not in (int, float) or not 0 < weight <= MOST_WEIGHT:
-                raise DatasetError(f"{path}: the weight of {name} must be a number above 0, up to {MOST_WEIGHT}, not {weight}.")
+                raise DatasetError(
+                    f"{self._path}: the weight of {name} must be a number above 0, up to {MOST_WEIGHT}, not {weight}."
+                )
         return {name: float(weight) for name, weight in given.items()}
 
-    def write_trigger(self, trigger: str) -> None:
-        """Keep the trigger word with the pictures; whatever else is said there stays. Raises `DatasetError`, `StorageError`."""
-        path = self.folder / _ABOUT
-        about = tomlkit.parse(path.read_text(encoding="utf-8-sig")) if self.about else tomlkit.document()
-        about["trigger"] = trigger
-        with storing(path):
-            write_atomically(path, tomlkit.dumps(about).encode("utf-8"))
+    @property
+    def crops(self) -> dict[str, Shares]:
+        """What a picture is cut to before anything else, by file name, as `[crops]` in `dataset.toml` says:
+        `"01.png" = [0.1, 0, 0.9, 1]`, the left, top, right and bottom edge as shares of the upright picture.
+
+        Pictures that it does not name are whole; names without a picture do nothing. Raises `DatasetError`.
+        """
+        given = self._table("crops", "[0.1, 0, 0.9, 1]")
+        for name, edges in given.items():
+            if not _shares(edges, 4) or edges[0] >= edges[2] or edges[1] >= edges[3]:
+                raise DatasetError(
+                    f"{self._path}: the crop of {name} must be four numbers from 0 to 1, its left, top, right and bottom edge "
+                    f"as shares of the picture, such as [0.1, 0, 0.9, 1], not {edges}."
+                )
+        return {name: (float(left), float(top), float(right), float(low)) for name, (left, top, right, low) in given.items()}
+
+    @property
+    def focus(self) -> dict[str, tuple[float, float]]:
+        """The point of a picture that is kept as near the middle as can be where training crops it, by file name, as `[focus]`
+        in `dataset.toml` says: `"01.png" = [0.3, 0.5]`, across and down as shares of the upright picture.
+
+        Pictures that it does not name are cropped in the middle; names without a picture do nothing. Raises `DatasetError`.
+        """
+        given = self._table("focus", "[0.3, 0.5]")
+        for name, point in given.items():
+            if not _shares(point, 2):
+                raise DatasetError(
+                    f"{self._path}: the focus of {name} must be two numbers from 0 to 1, across and down as shares of the "
+                    f"picture, such as [0.3, 0.5], not {point}."
+                )
+        return {name: (float(across), float(down)) for name, (across, down) in given.items()}
+
+    def _table(self, table: str, example: str) -> dict[str, Any]:
+        """A table of `dataset.toml` with a line for each picture. Raises `DatasetError` if it is something else."""
+        given = self.about.get(table, {})
+        if not isinstance(given, dict):
+            raise DatasetError(f'{self._path}: {table} must be a table with lines such as "01.png" = {example}.')
+        return given
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / ABOUT
 
     @property
     def about(self) -> dict[str, Any]:
         """What `dataset.toml` says; empty if there is none. Raises `DatasetError`."""
         if self.noted is not None:
             return self.noted
-        path = self.folder / _ABOUT
+        path = self._path
         try:
             return tomllib.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DatasetError(f"{path} is not valid TOML ({error}): correct or delete it.") from None
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be read ({error.strerror or error}): check the file.") from None
+
+
+def _shares(given: Any, count: int) -> bool:
+    """Whether it is so many numbers from 0 to 1."""
+    return (
+        isinstance(given, list | tuple)
+        and len(given) == count
+        and all(type(share) in (int, float) and 0 <= share <= 1 for share in given)
+    )
 
 
 def prior_pictures(folder: str) -> Dataset | None:
@@ -155,64 +196,3 @@ def prior_pictures(folder: str) -> Dataset | None:
         return Dataset.open(Path(folder).expanduser().resolve()).for_training()
     except DatasetError as error:
         raise DatasetError(f"prior_dataset: {error}") from None
-
-
-def add_files(folder: Path, files: Iterable[Path]) -> tuple[list[Path], list[str]]:
-    """Copy pictures, with captions and masks that lie among `files` or beside them, into `folder`; nothing is overwritten.
-
-    Returns the new pictures and a sentence for every file that was refused. Raises `StorageError`.
-    """
-    given = list(files)
-    texts = {path.stem: path for path in given if path.suffix.lower() in (".txt", ".caption")}
-    painted = {masks.picture_stem(path): path for path in given if masks.is_mask(path)}
-    sources = [path for path in given if path not in texts.values() and path not in painted.values()]
-    added, refused = [], []
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    for source in sources:
-        try:
-            intake.read_picture(source)
-            target = _place_for(source, intake.read_header(source).format, folder)
-        except PictureError as error:
-            refused.append(str(error))
-            continue
-        with storing(target):
-            shutil.copyfile(source, target)
-        caption = texts.get(source.stem, source.with_suffix(".txt"))
-        if caption.is_file():
-            captions.write(target.with_suffix(".txt"), captions.read(caption))
-        mask = painted.get(source.stem, masks.mask_path(source))
-        if mask.is_file():
-            refused += _add_mask(mask, target)
-        added.append(target)
-    for stem in sorted(painted.keys() - {source.stem for source in sources}):
-        refused.append(f"{painted[stem].name} is the mask of a picture that is not there: add it together with its picture.")
-    return added, refused
-
-
-def _place_for(source: Path, form: str, folder: Path) -> Path:
-    """Where a picture of this format is copied to: a free name, to which no other picture has left a caption or a mask."""
-    suffix = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}.get(form, f".{form.lower()}")
-    target = free_name(folder, f"{safe_name(source.stem, 'picture')}{suffix}")
-    while target.with_suffix(".txt").exists() or masks.mask_path(target).exists():
-        target = free_name(folder, f"{target.stem}-2{suffix}")
-    return target
-
-
-def _add_mask(mask: Path, picture: Path) -> list[str]:
-    """Copy a mask to where `picture` has its own; a sentence if it cannot be read."""
-    try:
-        intake.read_picture(mask)
-    except PictureError as error:
-        return [str(error)]
-    target = masks.mask_path(picture)
-    with storing(target):
-        shutil.copyfile(mask, target)
-    return []
-
-
-def remove_picture(picture: Picture) -> None:
-    """Delete a picture from the dataset, with its caption and its mask."""
-    with storing(picture.path):
-        for path in (picture.path, picture.caption_path, masks.mask_path(picture.path)):
-            path.unlink(missing_ok=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainer.data.buckets import Placement
-from trainer.data.captions import variants
 from trainer.data.dataset import Picture
+from trainer.data.variety import variants
 from trainer.settings import Settings
 
 
@@ -34,5 +34,5 @@ class Shown:
         return settings.model_copy(update={"trigger": ""}) if self.prior else settings
 
     def variants(self, settings: Settings) -> list[str]:
-        """The texts that its caption can become where text is encoded only once; see `captions.variants`."""
+        """The texts that its caption can become where text is encoded only once; see `variety.variants`."""
         return variants(self.caption, self.captioned(settings), settings.caption_variants, self.picture.path.name)

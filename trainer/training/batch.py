@@ -11,8 +11,8 @@ from random import Random
 import torch
 
 from trainer.data.cache import Encoded
-from trainer.data.captions import varied
 from trainer.data.seeds import seed_of
+from trainer.data.variety import varied
 from trainer.settings import Settings
 from trainer.training import diffusion
 from trainer.training.state import Training

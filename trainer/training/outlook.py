@@ -10,6 +10,7 @@ from typing import Any
 
 from trainer.bases.source import Facts
 from trainer.data.buckets import Placement
+from trainer.data.crops import box
 from trainer.data.dataset import Dataset, Picture, prior_pictures
 from trainer.home import Home
 from trainer.sdxl.memory import reserve
@@ -34,6 +35,7 @@ def outlook(dataset: Dataset, facts: Facts, settings: Settings, memory: str | No
         "base": facts.name,
         "family": facts.family,
         "steps": plan.steps,
+        "passes": round(plan.passes(settings.accumulation), 1),
         "batch": plan.batch,
         "accumulation": settings.accumulation,
         "held_out": len(plan.held_out),
@@ -74,6 +76,7 @@ def _of_crop(picture: Picture, placement: Placement) -> dict[str, Any]:
         "name": picture.path.name,
         "scaled": placement.scaled,
         "box": placement.box,
+        "seen": [round(share, 4) for share in box(placement)],
         "lost": round(placement.lost, 4),
         "upscale": round(placement.upscale, 4),
         "mirrored": placement.mirrored,
@@ -125,7 +128,7 @@ def told_outlook(result: dict[str, Any]) -> list[str]:
     several = f" x {result['accumulation']}" if result["accumulation"] > 1 else ""
     return [
         f"{result['pictures']} pictures, {result['steps']} steps of {result['batch']}{several}, "
-        f"on the base {result['base']} ({result['family']}).",
+        f"each picture about {result['passes']:g} times, on the base {result['base']} ({result['family']}).",
         "  buckets    " + ", ".join(f"{bucket} ({count})" for bucket, count in result["buckets"].items()),
         result["sentence"],
         *filter(None, [result["remark"], _TEXT_AWAY if result["text_away"] else None]),

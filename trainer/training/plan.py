@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from random import Random
 
-from trainer.data.buckets import Bucket, Placement, place_within
+from trainer.data.buckets import Bucket
+from trainer.data.crops import Framing
 from trainer.data.dataset import Dataset, Picture
 from trainer.data.seeds import seed_of
 from trainer.data.shown import Shown
@@ -28,40 +29,15 @@ LEAST_TO_HOLD_OUT = 4
 """With fewer pictures none can be spared to measure progress."""
 
 
-def placements(picture: Picture, settings: Settings) -> Iterator[Placement]:
-    """Every way in which a picture is trained: at each resolution, there in each crop, and there mirrored if that is asked for.
-
-    Where a small picture lands in the same bucket from two resolutions, it is there once.
-    """
-    wanted = (settings.resolution, *settings.resolutions)
-    sized = [place_within(picture.width, picture.height, resolution, settings.max_upscale) for resolution in wanted]
-    for centred in dict.fromkeys(sized):
-        for placement in _crops(centred, picture.path.name, settings):
-            yield placement
-            if settings.flip:
-                yield replace(placement, mirrored=True)
-
-
-def _crops(centred: Placement, name: str, settings: Settings) -> list[Placement]:
-    """The middle crop, then as many others as are asked for and differ; more of them leave the first ones as they are."""
-    crops = [centred]
-    for number in range(1, min(settings.crops, centred.ways)):
-        random = Random(seed_of(settings.seed, "crop", name, number))
-        while (crop := centred.elsewhere(random)) in crops:
-            pass
-        crops.append(crop)
-    return crops
-
-
 def _shown(dataset: Dataset, pictures: Iterable[Picture], settings: Settings, prior: bool = False) -> list[Shown]:
     """Each picture in each of its placements, as often as the dataset's repeats say."""
-    repeats, weights = dataset.repeats, dataset.weights
+    repeats, weights, framing = dataset.repeats, dataset.weights, Framing.of(dataset)
     factor = settings.prior_weight if prior else 1.0
     return [
         Shown(picture, placement, factor * weights.get(picture.path.name, 1.0), prior)
         for picture in pictures
         for _ in range(repeats.get(picture.path.name, 1))
-        for placement in placements(picture, settings)
+        for placement in framing.placements(picture, settings)
     ]
 
 
@@ -166,7 +142,8 @@ class Plan:
         repeats = dataset.repeats
         showings = sum(repeats.get(picture.path.name, 1) for picture in trained) * (2 if others else 1)
         steps = settings.steps or math.ceil(settings.passes * showings / (settings.batch * settings.accumulation * processes))
-        held = [Shown(picture, next(placements(picture, settings))) for picture in aside]
+        framing = Framing.of(dataset)
+        held = [Shown(picture, next(framing.placements(picture, settings))) for picture in aside]
         return cls((*own, *others), steps, settings.batch, settings.seed, tuple(held))
 
     def without(self, refused: set[int]) -> Plan:
@@ -189,6 +166,16 @@ class Plan:
     def distinct(self) -> int:
         """Pictures of the style that are trained, however many placements each has."""
         return len({entry.picture.path for entry in self.pictures if not entry.prior})
+
+    def passes(self, in_a_step: int = 1) -> float:
+        """How often a picture of the style is shown in all, where its repeats do not say that it is shown more often.
+
+        `in_a_step` is how many micro-batches a step takes. Several placements of a picture share its passes.
+        """
+        own = [entry for entry in self.pictures if not entry.prior]
+        ways = Counter(entry.picture.path for entry in set(own))
+        showings = sum(1 / ways[entry.picture.path] for entry in own) * (2 if len(own) < len(self.pictures) else 1)
+        return self.steps * in_a_step * self.batch / showings
 
     @property
     def buckets(self) -> dict[str, int]:

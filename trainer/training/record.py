@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trainer.data import masks
 from trainer.data.dataset import Dataset, Picture
-from trainer.data.masks import mask_path
 from trainer.errors import DatasetError, RunError, storing
 from trainer.home import write_atomically
 from trainer.settings import Settings
@@ -101,8 +101,11 @@ class Folder:
             _told(new, "New since the run began, and no part of it"),
             _told(renamed, "Captioned anew since the run began, and trained with the old caption"),
         ]
-        if _about(now) != _about(self.dataset):
-            found.append("dataset.toml names other repeats or weights since the run began: it goes on with the earlier ones.")
+        before, after = _about(self.dataset), _about(now)
+        if other := [table for table in before if after[table] != before[table]]:
+            found.append(
+                f"dataset.toml names other {' and '.join(other)} since the run began: it goes on with the earlier ones."
+            )
         return [sentence for sentence in found if sentence]
 
 
@@ -161,8 +164,9 @@ class Record:
 
 
 def _about(dataset: Dataset) -> dict[str, Any]:
-    """What of `dataset.toml` concerns the plan."""
-    return {"repeats": dataset.repeats, "weights": dataset.weights}
+    """What of `dataset.toml` concerns the plan, in JSON's own types."""
+    crops, focus = ({name: list(shares) for name, shares in table.items()} for table in (dataset.crops, dataset.focus))
+    return {"repeats": dataset.repeats, "weights": dataset.weights, "crops": crops, "focus": focus}
 
 
 def _size(picture: Picture) -> tuple[int, int]:
@@ -172,8 +176,7 @@ def _size(picture: Picture) -> tuple[int, int]:
 def _digest(picture: Picture) -> str:
     try:
         digest = hashlib.sha256(picture.path.read_bytes())
-        mask = mask_path(picture.path)
-        if mask.is_file():
+        if mask := masks.found(picture.path):
             digest.update(mask.read_bytes())
     except OSError as error:
         raise DatasetError(f"{picture.path.name} cannot be opened ({error.strerror or error}).") from None

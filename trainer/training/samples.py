@@ -8,8 +8,9 @@ from random import Random
 import torch
 from PIL import Image
 
-from trainer.data.captions import with_trigger, without_wildcards
+from trainer.data.captions import with_trigger
 from trainer.data.dataset import Picture
+from trainer.data.variety import without_wildcards
 from trainer.errors import DrawingError
 from trainer.recipe import Request, infotext, write_png
 from trainer.sdxl.base import Base

@@ -40,7 +40,7 @@ def tab(desk: Desk) -> PreviewTab:
 def given(tab: PreviewTab, *mix: tuple[str, float, float], **chosen: Any) -> dict[Any, Any]:
     """The tab's inputs with this mix, and what else is `chosen`."""
     values: dict[Any, Any] = {
-        tab.prompt: "a house", tab.negative: "", tab.seed: "1", tab.steps: "", tab.cfg: "", tab.shape: "square",
+        tab.prompt: "a house", tab.negative: None, tab.seed: "1", tab.steps: "", tab.cfg: "", tab.shape: "square",
         tab.base: "starter", tab.prediction: "auto", tab.together: True, tab.live: True,
     }  # fmt: skip
     for number, slot in enumerate(tab.slots):
@@ -56,6 +56,7 @@ def test_the_inputs_become_a_request(tab: PreviewTab, desk: Desk) -> None:
         LoraChoice(desk.home.loras / "wash.safetensors", -0.5, -0.5),
     )
     assert (request.seed, request.steps, request.cfg) == (7, 12, 3.5)
+    assert request.negative == "", "Gradio gives None for a text that nobody has touched"
     assert request.width < request.height
     assert request.width % 32 == request.height % 32 == 0
 

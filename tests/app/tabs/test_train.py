@@ -9,6 +9,7 @@ from app.desk import Desk
 from app.jobs import Previewer, Trainings
 from app.tabs.train import TrainTab
 from tests.app.conftest import in_blocks
+from trainer.data.edits import Edits
 from trainer.errors import BaseModelError, DatasetError, ImpastoError, RunError, SettingsError
 from trainer.training import events
 from trainer.training.run import Run
@@ -42,7 +43,7 @@ def given(tab: TrainTab, **chosen: str) -> dict[Any, Any]:
 
 
 def test_one_button_makes_a_run_and_starts_it(tab: TrainTab, desk: Desk, done: list[str]) -> None:
-    desk.dataset("stripes").write_trigger("vellorn")
+    Edits(desk.dataset("stripes").folder).trigger("", "vellorn")
     updates = tab.start(given(tab, steps="20"))
     run = Run.open(desk.home.runs / "stripes")
     assert (run.settings.steps, run.settings.trigger, run.preset, run.base) == (20, "vellorn", "quick-look", "starter")

@@ -1,0 +1,1 @@
+"""Captions that are written by a model, or from file names."""
