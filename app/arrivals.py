@@ -63,7 +63,7 @@ class Arrivals:
 
         Raises `DatasetError`, `StorageError`.
         """
-        parts = [portable(part) for part in PurePosixPath(path.replace("\\", "/")).parts if part not in ("/", "..")]
+        parts = [portable(part) for part in PurePosixPath(path.replace("\\", "/")).parts]
         folder = self._open(parcel).joinpath(*parts[:-1])
         with self._lock, storing(folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -97,9 +97,11 @@ def summary(dataset: Dataset, settings: Settings) -> str:
     shapes = Counter(dict(crops.tally(dataset, settings))).most_common()
     named = [f"{count} at {bucket.width} × {bucket.height}" for bucket, count in shapes[:MOST_SHAPES]]
     rest = sum(count for _, count in shapes[MOST_SHAPES:])
-    more = f", {rest} in {len(shapes) - MOST_SHAPES} other shapes" if rest else ""
+    others = len(shapes) - MOST_SHAPES
+    more = f", {rest} in {'another shape' if others == 1 else f'{others} other shapes'}" if rest else ""
     plan = Plan.of(dataset, settings)
+    times = f"{plan.passes(settings.accumulation):.0f}"
     return (
         f"With the settings under Train: {', '.join(named)}{more}. "
-        f"{plan.steps:,} steps show each picture about {plan.passes(settings.accumulation):.0f} times."
+        f"{plan.steps:,} steps show each picture about {times} time{'' if times == '1' else 's'}."
     )

@@ -48,13 +48,13 @@ class Desk:
         if not name:
             raise DatasetError("Choose a dataset first, or drop pictures to begin one.")
         if name not in self.dataset_names():
-            raise DatasetError(f"There is no dataset {name} any more: choose another one.")
+            raise DatasetError(f"There is no dataset “{name}” any more: choose another one.")
         return Dataset.open(self.home.datasets / name)
 
     def picture(self, dataset: str, name: str) -> Picture:
         """One picture of a dataset, without reading the others. Raises `DatasetError`."""
         path = self.home.datasets / dataset / name
         if dataset not in self.dataset_names() or path.name != name or not path.is_file():
-            raise DatasetError(f"{name} is not in the dataset {dataset} any more.")
+            raise DatasetError(f"{name} is not in the dataset “{dataset}” any more.")
         header = intake.read_header(path)
         return Picture(path, header.width, header.height)

@@ -75,8 +75,8 @@ class Listing:
         return {entry.name: entry.caption for entry in self.entries({})}
 
     def gone(self, known: Mapping[str, str]) -> list[str]:
-        """Those of the `known` names that are not pictures any more."""
-        return sorted(known.keys() - self._names())
+        """Those of the `known` names that are not pictures any more, or cannot be read any more."""
+        return sorted(name for name, state in known.items() if state != self._state(name) and self.entry(name) is None)
 
     def entry(self, name: str) -> Entry | None:
         """One of the pictures; None if it is not there, or cannot be read."""

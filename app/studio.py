@@ -298,19 +298,19 @@ class Studio:
 
     def _folder(self, dataset: str) -> Path:
         if dataset not in self.desk.dataset_names():
-            raise DatasetError(f"There is no dataset {dataset} any more: choose another one.")
+            raise DatasetError(f"There is no dataset “{dataset}” any more: choose another one.")
         return self.desk.home.datasets / dataset
 
     def _path(self, dataset: str, name: str) -> Path:
         path = self._folder(dataset) / name
         if path.name != name or not path.is_file():
-            raise DatasetError(f"{name} is not in the dataset {dataset} any more.")
+            raise DatasetError(f"{name} is not in the dataset “{dataset}” any more.")
         return path
 
     def _entry(self, path: Path) -> Entry:
         entry = Listing(path.parent).entry(path.name)
         if entry is None:
-            raise DatasetError(f"{path.name} is not in the dataset {path.parent.name} any more.")
+            raise DatasetError(f"{path.name} is not in the dataset “{path.parent.name}” any more.")
         return entry
 
 

@@ -60,7 +60,6 @@ def build(home: Home) -> tuple[Desk, gr.Blocks]:
         quiet: dict[str, Any] = {"show_progress": "hidden"}
         dataset.loaded(demo)
         dataset.planned(gr.on([demo.load, dataset_tab.select], train.planned, train.inputs, dataset.plan, **quiet))
-        demo.load(dataset.captions.show, None, dataset.captions.outputs, **quiet)
         demo.load(train.choose_dataset, dataset.name, train.dataset, **quiet)
         demo.load(train.show_latest, None, train.outputs, **quiet)
         demo.load(train.show_preset, [train.preset, train.base], [*train.form.components, train.only_starter], **quiet)

@@ -169,5 +169,5 @@ class Workbench:
 
     def _folder(self, dataset: str) -> Path:
         if dataset not in self.desk.dataset_names():
-            raise DatasetError(f"There is no dataset {dataset} any more: choose another one.")
+            raise DatasetError(f"There is no dataset “{dataset}” any more: choose another one.")
         return self.desk.home.datasets / dataset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from trainer.data.dataset import Dataset
 from trainer.data.edits import Edits
+from trainer.home import Home
 
 
 @pytest.fixture
@@ -37,9 +39,11 @@ def test_a_person_is_told_what_where_and_what_to_do(impasto: Any, dataset: Path)
     told = impasto("check", dataset, *AT_128)
     assert told.code == 0
     lines = told.out.splitlines()
-    assert lines[0].startswith("Exact copies: 5 pictures are exact copies of another one")
-    assert lines[1] == "  00.png, copy 0.png, copy 1.png, copy 2.png and 2 more"
-    assert lines[3] == "  Keep one of each: --mend duplicate"
+    at = next(
+        at for at, line in enumerate(lines) if line.startswith("Exact copies: 5 pictures are exact copies of another one")
+    )
+    assert lines[at + 1] == "  00.png, copy 0.png, copy 1.png, copy 2.png and 2 more"
+    assert lines[at + 3] == "  Keep one of each: --mend duplicate"
     assert lines[-2].startswith("17 pictures at a resolution of 128: 17 at 128x128. Crops leave out ")
     assert lines[-1] == "240 steps show each picture about 14.1 times."
     assert files(dataset) == before
@@ -51,8 +55,9 @@ def test_json_is_one_object(impasto: Any, dataset: Path) -> None:
         "dataset", "pictures", "mended", "findings", "resolution", "buckets", "cropped", "steps", "passes",
     }  # fmt: skip
     assert (told["pictures"], told["buckets"], told["steps"], told["passes"]) == (17, {"128x128": 17}, 240, 14.12)
-    assert [finding["kind"] for finding in told["findings"]] == ["duplicate", "bare", "turned"]
-    assert told["findings"][0]["groups"] == [["00.png", *(f"copy {number}.png" for number in range(5))]]
+    there = {finding["kind"]: finding for finding in told["findings"]}
+    assert there.keys() == {"duplicate", "bare", "turned"}
+    assert there["duplicate"]["groups"] == [["00.png", *(f"copy {number}.png" for number in range(5))]]
 
 
 def test_mending_is_told_and_can_be_undone(impasto: Any, dataset: Path) -> None:
@@ -97,6 +102,50 @@ def test_a_folder_of_damaged_pictures_can_be_mended(impasto: Any, tmp_path: Path
     assert told.code == 0
     assert told.out.startswith("Damaged pictures: 1 file cannot be used")
     assert impasto("check", folder, "--mend", "damaged").out.startswith("1 picture was moved into the folder removed.")
+
+
+def test_a_dataset_goes_by_the_name_that_the_page_shows(
+    impasto: Any, dataset: Path, toy_base: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kept = home.datasets / "kept"
+    shutil.copytree(dataset, kept)
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "new.png")
+    assert impasto("check", "kept", *AT_128, "--json").json["dataset"] == str(kept)
+    assert impasto("check", "kept", *AT_128, "--mend", "duplicate").code == 0
+    assert not (kept / "copy 0.png").exists()
+    assert impasto("add", "kept", "new.png").out == f"1 picture was added to {kept}.\n"
+    assert impasto("caption", "kept", "--json").json["written"] == {"new.png": "new"}
+    assert impasto("plan", "kept", "--base", toy_base).code == 0
+
+    (tmp_path / "kept").mkdir()
+    assert impasto("add", "kept", "new.png", "--json").json["dataset"] == "kept"
+    assert impasto("add", "other", "new.png", "--json").json["dataset"] == "other"
+    assert [path.name for path in home.datasets.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("command", ["check", "caption", "plan"])
+def test_a_name_that_is_nowhere_is_told_with_both_places(
+    impasto: Any, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = impasto(command, "nowhere")
+    assert told.code == 1
+    assert told.sentence.startswith(
+        f"The dataset folder nowhere does not exist, nor is there a dataset of that name in {home.datasets}: give a folder"
+    )
+
+
+@pytest.mark.parametrize("command", ["check", "plan"])
+def test_a_folder_of_folders_is_to_be_added(impasto: Any, dataset: Path, tmp_path: Path, command: str) -> None:
+    (tmp_path / "set").mkdir()
+    dataset.rename(tmp_path / "set" / "10_ink")
+    told = impasto(command, tmp_path / "set")
+    assert told.code == 1
+    assert f"`impasto add DATASET {tmp_path / 'set'}`" in told.sentence
+    assert "such as 10_ink/" in told.sentence
+    (tmp_path / "set" / "10_ink").rename(tmp_path / "set" / "removed")
+    assert "There is no picture to train on" in impasto(command, tmp_path / "set").sentence
 
 
 def test_wrong_usage(impasto: Any, dataset: Path) -> None:

@@ -41,7 +41,7 @@ WITHOUT_TORCH = (
     "data.intake", "data.captions", "data.dataset", "data.buckets", "data.crops", "data.masks", "data.doubts", "data.seeds",
     "data.shown", "data.about", "data.adding", "data.archive", "data.colours", "data.listings", "data.pile", "data.placing",
     "data.strangers", "data.caption_findings", "data.finding", "data.findings", "data.likeness", "data.looks", "data.margins",
-    "data.measures", "data.mending", "data.picture_findings", "commands_data",
+    "data.measures", "data.mending", "data.picture_findings", "data.lookup", "commands_data",
     "lora.contents", "lora.facts", "lora.forms", "lora.keys", "lora.shape", "lora.sidecar",
     "lora.ways", "lora.paths", "lora.edit", "lora.thumbnail",
     "bases.kinds", "bases.library", "bases.names", "bases.source", "bases.hub", "bases.remote", "bases.layout", "bases.origin",

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from trainer.bars import bar, reach, say
@@ -13,6 +14,7 @@ from trainer.captioning.events import Captioned, Done, Event, Fetched, Loading, 
 from trainer.captioning.models import MODELS, chosen
 from trainer.captioning.place import place_of
 from trainer.captioning.work import Order, run
+from trainer.data.lookup import folder_of
 from trainer.errors import ImpastoError, UsageError
 from trainer.home import Home
 
@@ -27,14 +29,20 @@ def caption(asked: Asked, home: Home) -> Result:
     if asked.events and asked.json:
         raise UsageError("impasto caption: --events and --json exclude each other.")
     if not asked.events:
-        return _shown(run(_order(asked)))
+        return _shown(_events(asked, home))
     try:
-        for event in run(_order(asked)):
+        for event in _events(asked, home):
             print(json.dumps(as_json(event)), flush=True)  # in ASCII, which every pipe takes
     except ImpastoError as error:
         print(json.dumps({"is": "error", "message": str(error)}), flush=True)
         raise
     return {}
+
+
+def _events(asked: Asked, home: Home) -> Iterator[Event]:
+    """What is asked for, being done. Raises `UsageError`, `DatasetError`."""
+    order = _order(asked)
+    return run(replace(order, folder=folder_of(order.folder, home)))
 
 
 def _order(asked: Asked) -> Order:

@@ -13,8 +13,9 @@ from trainer.commands_training import assignments
 from trainer.data import adding, crops
 from trainer.data.dataset import Dataset
 from trainer.data.edits import Edits
-from trainer.data.finding import KINDS
+from trainer.data.finding import KINDS, counted
 from trainer.data.findings import findings
+from trainer.data.lookup import folder_of, opened
 from trainer.data.measures import Measured
 from trainer.data.mending import mend
 from trainer.errors import DatasetError
@@ -31,24 +32,29 @@ Result = dict[str, Any]
 
 def add(asked: Asked, home: Home) -> Result:
     """`impasto add`: what is in, by its name, with what was changed of it; and a sentence for each file that is not."""
+    folder = folder_of(asked.dataset, home, new=True)
     added: dict[str, list[str]] = {}
     refused: list[str] = []
     shown = None
     with ExitStack() as stack:
-        for each in stack.enter_context(closing(adding.add(asked.dataset, asked.files))):
+        for each in stack.enter_context(closing(adding.add(folder, asked.files))):
             shown = stack.enter_context(bar("adding pictures", each.total)) if shown is None else shown
             reach(shown, each.done)
             if isinstance(each, adding.Added):
                 added[each.name] = list(each.notes)
             else:
                 refused.append(each.reason)
-    return {"dataset": str(asked.dataset), "added": added, "refused": refused}
+    return {"dataset": str(folder), "added": added, "refused": refused}
 
 
 def told_add(result: Result) -> list[str]:
     """What came in and what did not, in lines for a person."""
     notes = [f"  {name}: {'; '.join(said)}" for name, said in result["added"].items() if said]
-    return [*result["refused"], f"{len(result['added'])} pictures were added to {result['dataset']}.", *notes]
+    return [
+        *result["refused"],
+        f"{counted(len(result['added']), 'picture was', 'pictures were')} added to {result['dataset']}.",
+        *notes,
+    ]
 
 
 def any_refused(result: Result) -> bool:
@@ -58,7 +64,7 @@ def any_refused(result: Result) -> bool:
 
 def check(asked: Asked, home: Home) -> Result:
     """`impasto check`: what was mended if that was asked for, and what is found then. Raises `DatasetError`."""
-    dataset = Dataset.open(asked.dataset)
+    dataset = opened(asked.dataset, home)
     if not dataset.refused:
         dataset.for_training()
     settings = _settings(asked, dataset)
@@ -66,13 +72,13 @@ def check(asked: Asked, home: Home) -> Result:
     for kind in asked.mend:
         _measured(dataset, home)  # under a bar
         try:
-            mended.append(mend(kind, None, Edits(asked.dataset), settings, home.cache))
+            mended.append(mend(kind, None, Edits(dataset.folder), settings, home.cache))
         except DatasetError as error:
             mended.append(str(error))
-        dataset = Dataset.open(asked.dataset)
+        dataset = Dataset.open(dataset.folder)
     measured = _measured(dataset, home)
     return {
-        "dataset": str(asked.dataset),
+        "dataset": str(dataset.folder),
         "pictures": len(dataset.pictures),
         "mended": mended,
         "findings": [{**asdict(each), "title": KINDS[each.kind][0]} for each in findings(dataset, settings, measured)],

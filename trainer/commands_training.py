@@ -47,25 +47,25 @@ Result = dict[str, Any]
 
 def train(asked: Asked, home: Home) -> Result:
     """`impasto train`."""
-    return trained(_shared(lambda: _created(asked)), home)
+    return trained(_shared(lambda: _created(asked, home)), home)
 
 
 def plan(asked: Asked, home: Home) -> Result:
     """`impasto plan`: what `impasto train` would take, before it starts."""
     from trainer.training.outlook import outlook
 
-    return outlook(*_asked_training(asked), asked.memory, home)
+    return outlook(*_asked_training(asked, home), asked.memory, home)
 
 
-def _asked_training(asked: Asked) -> tuple[Dataset, Facts, Settings]:
+def _asked_training(asked: Asked, home: Home) -> tuple[Dataset, Facts, Settings]:
     """The dataset, the base and the settings that a command line names."""
     from trainer.bases.source import facts_of
-    from trainer.data.dataset import Dataset
+    from trainer.data.lookup import opened
 
     preset, given = presets.load(asked.preset), dict(assignments(asked.set))
     file = presets.own(asked.settings) if asked.settings else {}
     validated({**file, **given})  # a mistake in them is told of before pictures and base are looked at
-    dataset = Dataset.open(asked.dataset).for_training()
+    dataset = opened(asked.dataset, home).for_training()
     facts = facts_of(asked.base)
     trigger = {"trigger": dataset.trigger} if dataset.trigger else {}
     return dataset, facts, preset.settings(facts.family, {**file, **trigger, **given})
@@ -80,12 +80,12 @@ def assignments(given: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield name.strip(), value.strip()
 
 
-def _created(asked: Asked) -> Run:
+def _created(asked: Asked, home: Home) -> Run:
     """The new run folder that a command line asks for."""
     from trainer.bases.source import kept_as
 
-    _, _, settings = _asked_training(asked)
-    return Run.create(asked.out, asked.dataset, kept_as(asked.base), asked.preset, settings)
+    dataset, _, settings = _asked_training(asked, home)
+    return Run.create(asked.out, dataset.folder, kept_as(asked.base), asked.preset, settings)
 
 
 def resume(asked: Asked, home: Home) -> Result:
@@ -141,7 +141,7 @@ def queue(asked: Asked, home: Home) -> Result:
     """`impasto queue`: the runs that wait, after the change that was asked for."""
     waiting = Queue(home)
     if asked.change == "add":
-        waiting.add(_created(asked).folder)
+        waiting.add(_created(asked, home).folder)
     elif asked.change == "again":
         waiting.add(Run.open(asked.run).folder)
     elif asked.change == "remove":

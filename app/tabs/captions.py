@@ -1,6 +1,7 @@
 """The folded panel *Write captions automatically*: a child writes them, and the gallery shows them as they come.
 
-Knows what models there are by name; loads none. A page that is loaded again shows the same captioning.
+Knows what models there are by name; loads none. A page that is loaded again shows the same captioning: while it is under way
+whatever dataset is shown, afterwards only with the one that it was for.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ class CaptionsPanel:
         given = {dataset, self.model, self.template, self.length, self.without, self.words, self.overwrite}
         self.dataset = dataset
         self.start_button.click(told(self.start), given, self.outputs, **quiet)
-        self.cancel.click(self.stop, None, self.outputs, **quiet)
-        self.timer.tick(self.show, None, self.outputs, queue=False, **quiet)
+        self.cancel.click(self.stop, dataset, self.outputs, **quiet)
+        self.timer.tick(self.show, dataset, self.outputs, queue=False, **quiet)
 
     def show_choices(self, model: str) -> list[Any]:
         """Only what matters to the chosen model."""
@@ -102,22 +103,21 @@ class CaptionsPanel:
                 raise RunError(f"{busy.name} is being trained: wait until it is over, or choose {MODELS[0].name}.")
             self.desk.previewer.rest()  # one process holds the card
         self.desk.captioning.start(dataset.folder.name, options)
-        return self.show()
+        return self.show(dataset.folder.name)
 
-    def stop(self) -> Updates:
+    def stop(self, dataset: str | None) -> Updates:
         """End the child."""
         self.desk.captioning.stop()
-        return self.show()
+        return self.show(dataset)
 
-    def show(self) -> Updates:
-        """How far it is; while it is under way, the page asks again."""
+    def show(self, dataset: str | None) -> Updates:
+        """How far it is, beside a dataset; while it is under way, the page asks again."""
         now = self.desk.captioning.told
-        if now is None:
-            return {self.timer: gr.Timer(active=False)}
-        busy = now.state == "running"
+        busy = now is not None and now.state == "running"
+        concerned = now if now and (busy or now.dataset == dataset) else None
         return {
-            self.status: gr.update(value=status(now), visible=True),
-            self.bar: gr.update(value=render.plain_bar(_share(now)), visible=busy),
+            self.status: gr.update(value=status(concerned) if concerned else "", visible=concerned is not None),
+            self.bar: gr.update(value=render.plain_bar(_share(concerned)) if concerned else "", visible=busy),
             self.start_button: gr.update(interactive=not busy),
             self.cancel: gr.update(visible=busy),
             self.timer: gr.Timer(active=busy),
@@ -126,21 +126,21 @@ class CaptionsPanel:
 
 def status(now: Told) -> str:
     """How far a captioning is, in Markdown."""
-    name, (got, all_of_it) = literal(now.dataset), now.fetched
+    got, all_of_it = now.fetched
     match now.state:
         case "failed":
             said = f"{literal(now.message)} {_written(now) if now.written else ''}"
         case "cancelled":
-            said = f"{name}: cancelled. {_written(now)}"
+            said = f"cancelled. {_written(now)}"
         case "done":
-            said = f"{name}: {_written(now) if now.total else 'every picture has a caption already.'}"
+            said = _written(now) if now.total else "every picture has a caption already."
         case "running" if now.total:
-            said = f"{name}: {now.done} of {now.total}. {literal(now.name)}: “{literal(now.text)}”"
+            said = f"{now.done} of {now.total}. {literal(now.name)}: “{literal(now.text)}”"
         case "running" if got < all_of_it:
-            said = f"{name}: downloading the model, {got / 2**20:.0f} of {all_of_it / 2**20:.0f} MiB."
+            said = f"downloading the model, {got / 2**20:.0f} of {all_of_it / 2**20:.0f} MiB."
         case "running":
-            said = f"{name}: loading the model."
-    return "\n".join([said, *(f"\n{literal(remark)}" for remark in now.remarks)])
+            said = "loading the model."
+    return "\n".join([f"“{literal(now.dataset)}”: {said}", *(f"\n{literal(remark)}" for remark in now.remarks)])
 
 
 def _written(now: Told) -> str:

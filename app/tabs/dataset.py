@@ -20,6 +20,9 @@ from trainer.home import safe_name, shipped
 
 HINT = "Drop the pictures of a style, twelve to fifty, to begin a dataset; `.txt` captions may come along."
 
+IN_ORDER: dict[str, Any] = {"concurrency_id": "dataset", "concurrency_limit": 1}
+"""One after the other: what shows a dataset must not be overtaken by what was asked for before it."""
+
 STUDIO = '<div id="studio"></div>'
 HOST = "<div data-host></div>"
 """Where the page's script puts what is its own."""
@@ -73,20 +76,23 @@ class DatasetTab:
 
     def connect(self) -> None:
         """Wire the events."""
-        self.opened(self.name.input(told(self.show), self.name, self.outputs, show_progress="hidden"))
-        self.opened(self.made.click(told(self.show), self.shown, self.outputs, js=MADE, show_progress="hidden"))
-        self.opened(gr.on([self.create.click, self.new_name.submit], told(self.create_dataset), self.new_name, self.outputs))
+        quiet: dict[str, Any] = {"show_progress": "hidden", **IN_ORDER}
+        self.opened(self.name.input(told(self.show), self.name, self.outputs, **quiet))
+        self.opened(self.made.click(told(self.show), self.shown, self.outputs, js=MADE, **quiet))
+        naming = [self.create.click, self.new_name.submit]
+        self.opened(gr.on(naming, told(self.create_dataset), self.new_name, self.outputs, **IN_ORDER))
         for style, button in self.styles.items():
-            self.opened(button.click(told(self.sample_adder(style)), None, self.outputs))
+            self.opened(button.click(told(self.sample_adder(style)), None, self.outputs, **IN_ORDER))
         self.captions.connect(self.shown)
 
     def opened(self, event: Any) -> None:
-        """After an event that may show another dataset, or other pictures, have the page's script show them."""
+        """After an event that may show another dataset, or other pictures, have the page show them."""
         event.then(None, self.shown, None, js=OPEN)
+        event.then(self.captions.show, self.shown, self.captions.outputs, queue=False, show_progress="hidden")
 
     def loaded(self, page: gr.Blocks) -> None:
         """When the page is loaded, show what was shown last."""
-        self.opened(page.load(self.show, self.shown, self.outputs, js=LAST, show_progress="hidden"))
+        self.opened(page.load(self.show, self.shown, self.outputs, js=LAST, show_progress="hidden", **IN_ORDER))
 
     def planned(self, event: Any) -> None:
         """After an event that has put the settings of the next training into `plan`, tell the page's script of them."""
@@ -110,7 +116,7 @@ class DatasetTab:
             raise DatasetError("Give the new dataset a name first.")
         folder = self.desk.home.datasets / safe_name(name)
         if folder.exists():
-            raise DatasetError(f"There is a dataset {folder.name} already: choose another name.")
+            raise DatasetError(f"There is a dataset “{folder.name}” already: choose another name.")
         with storing(folder):
             folder.mkdir(parents=True)
         return {**self.show(folder.name), self.new_name: ""}

@@ -97,6 +97,20 @@ def test_one_at_a_time_and_it_can_be_ended(home: Home, said: list[object]) -> No
     assert job.told == told
 
 
+def test_what_an_earlier_child_says_late_concerns_nobody(home: Home, said: list[object]) -> None:
+    said += [{"is": "error", "message": "That was the first."}]
+    job = Captioning(home)
+    job.start("prints", [])
+    first = job._process
+    assert first is not None
+    over(job)
+    said[:] = [{"is": "wait"}]
+    job.start("prints", [])
+    job._hear(first, {"is": "error", "message": "It ended."})
+    assert job.busy
+    job.stop()
+
+
 def test_the_real_child_writes_captions_one_by_one(desk: Desk) -> None:
     for path in (desk.home.datasets / "stripes").glob("*.txt"):
         path.unlink()

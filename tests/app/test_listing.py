@@ -51,6 +51,8 @@ def test_only_what_has_changed_is_told(folder: Path) -> None:
     assert Listing(folder).gone(known(second)) == ["01.png"]
     Edits(folder).trigger("", "vellorn")
     assert len(Listing(folder).entries(known(second))) == 2
+    (folder / "02.png").write_bytes(b"")
+    assert Listing(folder).gone(known(second)) == ["01.png", "02.png"], "what cannot be read is not shown any longer"
 
 
 def test_what_has_not_changed_is_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

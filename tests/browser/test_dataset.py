@@ -219,6 +219,22 @@ PASTE = """(bytes) => {
 }"""
 
 
+def test_what_is_dropped_meanwhile_waits_and_what_fails_is_told(page: Page, home: Home) -> None:
+    create_dataset(page, "meanwhile")
+    chosen, folder = page.locator("#drop input[multiple]"), home.datasets / "meanwhile"
+    chosen.set_input_files(pictures(6))
+    chosen.set_input_files(pictures(9)[6:])
+    expect(page.locator("#pictures [role=option]")).to_have_count(9)
+    full = {"status": 422, "json": {"message": "The disk is full."}}
+    page.route("**/file?path=10.png", lambda route: route.fulfill(**full))
+    chosen.set_input_files(pictures(12)[9:])
+    expect(page.locator("#drop [role=status]")).to_have_text("The disk is full.")
+    expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+    page.wait_for_timeout(500)
+    expect(page.locator("#drop [role=status]")).to_have_text("The disk is full.")
+    assert len(list(folder.glob("*.png"))) == 9
+
+
 def test_adding_goes_on_when_the_page_is_left_and_is_told_to_the_next(page: Page, home: Home, tmp_path: Path) -> None:
     whole = scene(5, (2400, 1800)).convert("CMYK")
     for number in range(12):
@@ -270,7 +286,9 @@ def test_captions_are_written_from_file_names(page: Page, home: Home, tmp_path: 
     )
     page.reload()
     page.locator("#auto-captions > button").click()
-    expect(page.locator("#captions-status")).to_contain_text("3 captions are written")
+    expect(page.locator("#captions-status")).to_have_text("“named”: 3 captions are written.")
+    create_dataset(page, "another")
+    expect(page.locator("#captions-status")).to_be_hidden()
 
 
 def test_a_mask_is_painted_kept_and_removed(page: Page, home: Home, tmp_path: Path) -> None:

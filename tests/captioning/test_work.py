@@ -208,7 +208,7 @@ def test_a_download_is_told_now_and_then(folder: Path, painter: Painter, monkeyp
 def test_names_need_no_model(folder: Path) -> None:
     (folder / "1.png").rename(folder / "03_red-house (2).png")
     events = list(run(Order(folder, chosen("names"), template="{name}, outdoors")))
-    assert texts(folder) == ["red house, outdoors", "mine", "outdoors", "outdoors"]
+    assert texts(folder) == ["red house, outdoors", "mine", "", ""]
     assert not [event for event in events if isinstance(event, Loading)]
 
 

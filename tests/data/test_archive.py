@@ -125,6 +125,58 @@ def test_a_model_in_the_form_of_a_zip_is_never_unpacked(tmp_path: Path) -> None:
         unpacked(given, tmp_path / "out")
 
 
+PACKAGES = [
+    ({"Document.archive": b"bplist00", "QuickLook/Thumbnail.png": b"p"}, "a Procreate file: export it as PNG"),
+    ({"mimetype": b"application/x-krita", "maindoc.xml": b"<", "preview.png": b"p"}, "a Krita file: export it as PNG"),
+    ({"mimetype": b"image/openraster", "stack.xml": b"<", "mergedimage.png": b"p"}, "an OpenRaster file: export it as PNG"),
+    ({"[Content_Types].xml": b"<", "word/document.xml": b"<", "word/media/image1.png": b"p"}, "a Word document: save the"),
+    ({"[Content_Types].xml": b"<", "ppt/presentation.xml": b"<"}, "a PowerPoint presentation: save its slides"),
+    ({"[Content_Types].xml": b"<", "xl/workbook.xml": b"<"}, "an Excel workbook: save the pictures"),
+    ({"[Content_Types].xml": b"<", "3D/3dmodel.model": b"<", "Metadata/thumbnail.png": b"p"}, "an Office document, or one"),
+    ({"mimetype": b"application/vnd.oasis.opendocument.text\n", "Thumbnails/thumbnail.png": b"p"}, "an OpenDocument file: "),
+    ({"mimetype": b"application/epub+zip", "META-INF/container.xml": b"<", "cover.jpg": b"p"}, "an e-book: save"),
+    ({"mimetype": b"application/vnd.unheard.of", "thumbnail.png": b"p"}, "a document (application/vnd.unheard.of): "),
+    ({"AndroidManifest.xml": b"<", "META-INF/MANIFEST.MF": b"M", "res/a.png": b"p"}, "a program for Android: leave it out"),
+    ({"META-INF/MANIFEST.MF": b"M", "icon.png": b"p"}, "a Java program: leave it out"),
+]
+
+
+@pytest.mark.parametrize(("entries", "what"), PACKAGES)
+def test_what_a_program_keeps_as_a_zip_is_told_by_its_content(tmp_path: Path, entries: dict[str, bytes], what: str) -> None:
+    given = zipped(tmp_path / "a.zip", *entries.items())
+    with pytest.raises(DatasetError) as raised:
+        unpacked(given, tmp_path / "out")
+    assert str(raised.value).startswith(f"a.zip is not a picture but {what}")
+    assert str(raised.value) == f"a.zip is {archive.package(given)}."
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_somebody_packed_is_unpacked_whatever_lies_deeper(tmp_path: Path) -> None:
+    entries = (("set/META-INF/MANIFEST.MF", b"M"), ("set/mimetype", b"image/openraster"), ("mimetype", b"mine"))
+    given = zipped(tmp_path / "a.procreate", ("a.png", b"p"), *entries)
+    assert (archive.package(given), unpacked(given, tmp_path / "out")) == ("", [])
+    assert "a.png" in files(tmp_path / "out")
+
+
+def test_a_damaged_one_is_told_by_its_name(tmp_path: Path) -> None:
+    given = zipped(tmp_path / "Sea.PROCREATE", ("Document.archive", b"bplist00"))
+    given.write_bytes(given.read_bytes()[:-30])
+    with pytest.raises(
+        DatasetError, match=r"^Sea\.PROCREATE is by its name a Procreate file, but damaged \(.*\): copy it again"
+    ):
+        unpacked(given, tmp_path / "out")
+    given.rename(tmp_path / "sea.zip")
+    with pytest.raises(DatasetError, match=r"^sea\.zip is a damaged zip"):
+        unpacked(tmp_path / "sea.zip", tmp_path / "out")
+
+
+def test_one_within_a_zip_is_told_by_its_name(tmp_path: Path) -> None:
+    inner = zipped(tmp_path / "inner", ("Document.archive", b"bplist00"))
+    given = zipped(tmp_path / "a.zip", ("sea.procreate", inner.read_bytes()))
+    [(_, reason)] = unpacked(given, tmp_path / "out")
+    assert reason == "sea.procreate in a.zip is not a picture but a Procreate file: export it as PNG or JPEG."
+
+
 @pytest.mark.parametrize("cut", [4, 60, -30])
 def test_a_zip_that_is_cut_off_is_told_of(tmp_path: Path, cut: int) -> None:
     given = zipped(tmp_path / "a.zip", ("a.png", bytes(range(256)) * 10))

@@ -334,6 +334,25 @@ def test_a_change_after_an_undo_is_taken_back_first(folder: Path) -> None:
     assert [undone and captions.read(folder / "a.txt") for undone in iter(change.undo, None)] == ["one", "a house"]
 
 
+def test_a_series_is_taken_back_as_one_and_no_other_with_it(folder: Path) -> None:
+    Edits(folder, "automatic").caption("a.png", "a house", "zero")
+    series = Edits(folder, "automatic")
+    series.caption("a.png", "zero", "one")
+    series.caption("b.png", "a boat", "two")
+    assert Edits(folder).undo() == Undone("automatic", ("a.png", "b.png"))
+    assert [captions.read(folder / name) for name in ("a.txt", "b.txt")] == ["zero", "a boat"]
+    assert Edits(folder).undo() == Undone("automatic", ("a.png",))
+    assert captions.read(folder / "a.txt") == "a house"
+
+
+def test_a_change_by_hand_parts_a_series(folder: Path) -> None:
+    series = Edits(folder, "automatic")
+    series.caption("a.png", "a house", "one")
+    Edits(folder).caption("a.png", "one", "by hand")
+    series.caption("b.png", "a boat", "two")
+    assert [undone.names for undone in iter(Edits(folder).undo, None)] == [("b.png",), ("a.png",), ("a.png",)]
+
+
 def test_what_another_program_changed_meanwhile_is_not_taken_back(folder: Path) -> None:
     Edits(folder).captions({"a.png": ("a house", "one"), "b.png": ("a boat", "two")}, "both")
     (folder / "a.txt").write_text("by hand", encoding="utf-8")

@@ -52,6 +52,22 @@ def test_damaged_files_are_named_with_a_reason(folder: Path) -> None:
     assert found.mend
 
 
+def test_a_picture_that_comes_meanwhile_is_not_damaged(folder: Path) -> None:
+    dataset = Dataset.open(folder)
+    (folder / "late.png").write_bytes((folder / "fox.png").read_bytes())
+    there = findings(dataset, validated({"resolution": 128}), Measured(dataset, folder / "cache"))
+    assert "damaged" not in {each.kind for each in there}
+
+
+def test_one_that_comes_meanwhile_is_not_counted_among_damaged_ones(folder: Path) -> None:
+    (folder / "empty.png").write_bytes(b"")
+    dataset = Dataset.open(folder)
+    (folder / "late.png").write_bytes((folder / "fox.png").read_bytes())
+    there = findings(dataset, validated({"resolution": 128}), Measured(dataset, folder / "cache"))
+    [names] = [each.names for each in there if each.kind == "damaged"]
+    assert names == ("empty.png",)
+
+
 def test_exact_copies(folder: Path) -> None:
     for name in ("copy.png", "fox (2).png"):
         (folder / name).write_bytes((folder / "fox.png").read_bytes())
@@ -60,6 +76,7 @@ def test_exact_copies(folder: Path) -> None:
     assert found.keys() == {"duplicate"}
     assert found["duplicate"].groups == (("fox.png", "copy.png", "fox (2).png"),)
     assert found["duplicate"].sentence.startswith("2 pictures are exact copies")
+    assert "[repeats] in dataset.toml" in found["duplicate"].advice
 
 
 def test_small_pictures(folder: Path) -> None:

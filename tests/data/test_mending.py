@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from tests.data.photographs import blurred, compressed, enlarged, framed, photograph
-from trainer.data import captions
+from trainer.data import captions, mending
 from trainer.data.dataset import Dataset
 from trainer.data.edits import JOURNAL, Edits
-from trainer.data.finding import KINDS
+from trainer.data.finding import KINDS, Finding
 from trainer.data.findings import findings
 from trainer.data.measures import Measured
 from trainer.data.mending import MENDABLE, mend
@@ -144,6 +145,26 @@ def test_what_is_no_finding_any_more_is_left_alone(folder: Path) -> None:
     with pytest.raises(DatasetError, match="Nothing of this"):
         mended(folder, "upscaled", ["good.png"])
     assert not (folder / JOURNAL).exists()
+
+
+def test_a_good_picture_that_took_a_damaged_ones_place_is_not_moved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = (folder / "good.png").read_bytes()
+    for name in ("similar.png", "small.png"):
+        (folder / name).write_bytes(good[: len(good) // 2])
+
+    def found_and_then_replaced(*given: Any) -> list[Finding]:
+        there = findings(*given)
+        for name in ("red house.png", "small.png"):
+            (folder / name).write_bytes(good)
+        return there
+
+    monkeypatch.setattr(mending, "findings", found_and_then_replaced)
+    assert mended(folder, "damaged") == "1 picture was moved into the folder removed."
+    assert (folder / "red house.png").read_bytes() == (folder / "small.png").read_bytes() == good
+    assert (folder / "removed" / "similar.png").exists()
+    (folder / "red house.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match="Nothing of this is left to mend"):
+        mended(folder, "damaged")
 
 
 def test_other_kinds_are_for_a_person(folder: Path) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.data.captions import one_line
-from trainer.data.naming import caption_of
+from trainer.data.naming import caption_of, check_template
+from trainer.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -47,14 +48,24 @@ def test_what_a_name_says(filename: str, caption: str) -> None:
     [
         ("red-house.png", "a painting of {name}, {by day|at night}", "a painting of red house, {by day|at night}"),
         ("red-house.png", "watercolour", "watercolour"),
-        ("IMG_1.png", "{name}, watercolour", "watercolour"),
-        ("IMG_1.png", "watercolour, {name}, {a|b}", "watercolour, {a|b}"),
+        ("IMG_1.png", "{name}, watercolour", ""),
+        ("IMG_1.png", "a picture of {name}, {a|b}", ""),
         ("IMG_1.png", "{name}", ""),
         ("red.png", "{name} {names} {0} {}", "red {names} {0} {}"),
     ],
 )
 def test_a_template(filename: str, template: str, caption: str) -> None:
     assert caption_of(filename, template) == caption
+
+
+@pytest.mark.parametrize("template", ["watercolour", "", "{name} {names}", "{0} {name}", "{name} {", "{}{name}"])
+def test_a_template_needs_a_place_for_the_name_and_knows_no_other(template: str) -> None:
+    with pytest.raises(UsageError, match=r"\{name\}"):
+        check_template(template)
+
+
+def test_wildcards_may_stand_in_a_template() -> None:
+    assert check_template("{name}, {by day|at night}") == "{name}, {by day|at night}"
 
 
 @given(st.text(st.characters(exclude_characters="/\0")), st.text())

@@ -245,6 +245,22 @@ def test_a_zip_in_a_folder_is_told_of(tmp_path: Path) -> None:
     ]
 
 
+def test_a_document_in_a_folder_is_no_archive_to_drop_alone(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.procreate", "w") as opened:
+        opened.writestr("Document.archive", b"bplist00")
+        opened.writestr("QuickLook/Thumbnail.png", b"p")
+    (tmp_path / "b.docx").write_bytes(b"PK\3\4 and no more")
+    document, damaged = (refusal.reason for refusal in found([tmp_path], tmp_path / "scratch").refused)
+    assert document == "a.procreate is not a picture but a Procreate file: export it as PNG or JPEG."
+    assert damaged.startswith("b.docx is by its name a Word document, but damaged (")
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini"])
+def test_what_systems_put_among_pictures_is_passed_over_alone_too(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    assert found([tmp_path / name]) == Pile((), ())
+
+
 def test_a_folder_or_zip_without_pictures_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from trainer.captioning.models import Length
 from trainer.captioning.place import kind_at
-from trainer.data.naming import caption_of
+from trainer.data.naming import caption_of, check_template
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,8 +30,9 @@ class FileNames:
     """Captions without a model: what a picture's file name says, in a template."""
 
     def __init__(self, template: str = "{name}") -> None:
+        """Raises `UsageError` for a template with no place for the name."""
         self.remarks: list[str] = []
-        self._template = template
+        self._template = check_template(template)
 
     def caption(self, name: str, look: Look) -> str:
         """See `Captioner`; the picture is not looked at."""

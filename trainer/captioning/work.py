@@ -100,7 +100,7 @@ class _Writing:
 
     def __init__(self, dataset: Dataset, captioner: Captioner, order: Order) -> None:
         self._captioner, self._overwrite = captioner, order.overwrite
-        self._edits, self._cuts = Edits(dataset.folder), Framing.of(dataset).cuts
+        self._edits, self._cuts = Edits(dataset.folder, "automatic captions"), Framing.of(dataset).cuts
         self._style = None if order.without is None else StyleWords.told(order.without, dataset.trigger)
 
     def all(self, pictures: list[Picture]) -> Iterator[Event]:

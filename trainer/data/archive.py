@@ -1,6 +1,6 @@
 """Zips: one from anywhere, unpacked where it can do no harm; a dataset, packed into one that can be added again.
 
-Knows nothing of what the files in it are.
+Knows nothing of what the files in it are. What a program keeps as a zip, such as a drawing or a document, is not unpacked.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from trainer.data import intake, masks
+from trainer.data import intake, masks, strangers
 from trainer.data.edits import ORIGINALS
 from trainer.errors import DatasetError, storing
 from trainer.home import free_name, replace
@@ -39,6 +39,9 @@ LONGEST = 200
 BLOCK = 1 << 20
 
 _SIGNS = (b"PK\3\4", b"PK\5\6")
+_MIMETYPE = "mimetype"
+"""The entry that says what a document is, in OpenDocument, EPUB, OpenRaster and Krita's files."""
+
 _PACKED = intake.SUFFIXES | {".txt", ".caption", ".toml"}
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 """Names that Windows takes for devices, whatever follows their dot."""
@@ -61,6 +64,29 @@ def is_zip(path: Path) -> bool:
         return False
 
 
+def package(path: Path) -> str:
+    """How `NAME is` goes on for a zip that a program keeps as its own file; empty where somebody packed it."""
+    try:
+        with zipfile.ZipFile(path) as opened:
+            return _package(opened)
+    except (*_BROKEN, OSError) as error:
+        return _damaged_package(path, error)
+
+
+def _package(opened: zipfile.ZipFile) -> str:
+    names, mimetype = frozenset(opened.namelist()), ""
+    if _MIMETYPE in names:
+        with opened.open(_MIMETYPE) as file:
+            mimetype = file.read(LONGEST).decode(errors="replace").strip()
+    told = strangers.told_package(names, mimetype if mimetype.isprintable() else "")
+    return told and f"not a picture but {told}"
+
+
+def _damaged_package(path: Path, error: Exception) -> str:
+    what, _, advice = strangers.meant(path.suffix).partition(": ")
+    return what and f"by its name {what}, but damaged ({error}): copy it again, then {advice}"
+
+
 def unpacked(archive: Path, into: Path) -> list[tuple[str, str]]:
     """Unpack into a folder, nothing of which is overwritten; names keep all that every system takes in one.
 
@@ -71,7 +97,7 @@ def unpacked(archive: Path, into: Path) -> list[tuple[str, str]]:
     try:
         with zipfile.ZipFile(archive) as opened:
             entries = [entry for entry in opened.infolist() if not entry.is_dir()]
-            if reason := _unfit(entries, archive.stat().st_size):
+            if reason := _unfit(opened, entries, archive.stat().st_size):
                 raise DatasetError(f"{name} {reason}.")
             with storing(into):
                 into.mkdir(parents=True, exist_ok=True)
@@ -80,19 +106,22 @@ def unpacked(archive: Path, into: Path) -> list[tuple[str, str]]:
                     shown = intake.named(Path(entry.filename))
                     refused.append((shown, f"{shown} in {name} {reason}."))
     except _BROKEN as error:
-        raise DatasetError(f"{name} is a damaged zip ({error}): download or pack it again.") from None
+        reason = _damaged_package(archive, error) or f"a damaged zip ({error}): download or pack it again"
+        raise DatasetError(f"{name} is {reason}.") from None
     except OSError as error:
         raise DatasetError(f"{name} cannot be read ({error.strerror or error}): copy it again.") from None
     return refused
 
 
-def _unfit(entries: list[zipfile.ZipInfo], packed_bytes: int) -> str:
+def _unfit(opened: zipfile.ZipFile, entries: list[zipfile.ZipInfo], packed_bytes: int) -> str:
     """Why nothing of an archive is taken, from its table of contents; empty if it can be. Sizes in bytes."""
     total = sum(entry.file_size for entry in entries)
     if any(PurePosixPath(entry.filename).name == "data.pkl" for entry in entries):
         return "is a model file with a Python pickle in it: such files can run programs and are never opened here"
     if any(entry.flag_bits & 1 for entry in entries):
         return "is locked with a password: unpack it and drop the folder"
+    if reason := _package(opened):
+        return f"is {reason}"
     if len(entries) > MOST_FILES:
         return f"holds {len(entries):,} files, more than {MOST_FILES:,}: unpack it and drop the folder"
     if total > max(MOST_BYTES, packed_bytes):
@@ -129,7 +158,10 @@ def _written(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, into: Path) -> str
         with opened.open(entry) as packed_file:
             start = packed_file.read(len(_SIGNS[0]))
             if start in _SIGNS:
-                return "is an archive within an archive: unpack it and drop the folder"
+                what = strangers.meant(PurePosixPath(entry.filename).suffix)
+                return (
+                    f"is not a picture but {what}" if what else "is an archive within an archive: unpack it and drop the folder"
+                )
             _copy(start, packed_file, target)
     except _BROKEN as error:
         target.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
+from uuid import uuid4
 
 import tomlkit
 
@@ -54,9 +55,13 @@ class Undone:
 class Edits:
     """The changes of one dataset."""
 
-    def __init__(self, folder: Path) -> None:
-        """Finishes what a crash has cut off. Raises `StorageError`."""
+    def __init__(self, folder: Path, series: str = "") -> None:
+        """Finishes what a crash has cut off. What is changed through this object is taken back as one where `series` names it.
+
+        Raises `StorageError`.
+        """
         self.folder = folder
+        self._what, self._series = series, f"{series} {uuid4()}" if series else ""
         self._journal = Journal(folder / JOURNAL)
         if self._journal.unfinished:
             with self._alone():
@@ -83,7 +88,7 @@ class Edits:
             step, current = self._written(name, was, text)
             if current is not None:
                 raise CaptionConflict(current, what)
-            self._perform(what, [name], [step] if step else [])
+            self._perform(self._what or what, [name], [step] if step else [])
 
     def captions(self, changes: Mapping[str, tuple[str, str]], what: str) -> list[str]:
         """Write many captions, `{name: (was, text)}`, as one change.
@@ -150,15 +155,25 @@ class Edits:
             self._perform(f"mask of {name}", [name], steps)
 
     def undo(self) -> Undone | None:
-        """Take back the newest change that is not taken back, whoever made it; None if there is none. Raises `StorageError`."""
+        """Take back the newest change that is not taken back, whoever made it, and the rest of its series.
+
+        None if there is none. Raises `StorageError`.
+        """
         with self._alone():
             change = self._journal.last
             if change is None:
                 return None
-            back = [step.back() for step in reversed(change.steps)]
-            left = self._perform(change.what, change.names, back, change.number)
-            none = all(step.name in left for step in change.steps)
-            return Undone(change.what, () if none else tuple(name for name in change.names if name not in left), left)
+            undone = self._taken_back(change)
+            while change.series and (before := self._journal.last) and before.series == change.series:
+                more = self._taken_back(before)
+                undone = Undone(change.what, more.names + undone.names, more.left + undone.left)
+            return undone
+
+    def _taken_back(self, change: Change) -> Undone:
+        back = [step.back() for step in reversed(change.steps)]
+        left = self._perform(change.what, change.names, back, change.number)
+        none = all(step.name in left for step in change.steps)
+        return Undone(change.what, () if none else tuple(name for name in change.names if name not in left), left)
 
     # How a change is made ---------------------------------------------------------------------------------------------------
 
@@ -184,7 +199,7 @@ class Edits:
         """Make one change of these steps, or none. Returns what stays as it is. Raises `StorageError`."""
         if not steps:
             return ()
-        change = Change(self._journal.version + 1, what, tuple(names), tuple(steps), undoes)
+        change = Change(self._journal.version + 1, what, tuple(names), tuple(steps), undoes, self._series)
         with storing(self.folder):
             self._journal.begin(change)
             try:

@@ -28,6 +28,8 @@ class Finding:
 
 KINDS: dict[str, tuple[str, str]] = {
     "damaged": ("Damaged pictures", "Move aside"),
+    "trigger": ("No trigger word", ""),
+    "bare": ("No caption", "Take from file names"),
     "duplicate": ("Exact copies", "Keep one of each"),
     "similar": ("Nearly the same", "Keep the best of each"),
     "small": ("Too small", "Take out"),
@@ -38,8 +40,6 @@ KINDS: dict[str, tuple[str, str]] = {
     "watermark": ("Watermarks", ""),
     "ratio": ("Extreme shapes", ""),
     "encoding": ("Captions in other encodings", "Rewrite as UTF-8"),
-    "trigger": ("No trigger word", ""),
-    "bare": ("No caption", "Take from file names"),
     "long": ("Captions that are cut off", ""),
     "style": ("Captions that name the style", "Leave it out"),
     "leak": ("One subject in most pictures", ""),

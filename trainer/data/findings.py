@@ -18,6 +18,7 @@ from trainer.data.doubts import doubts
 from trainer.data.finding import KINDS, TAKEN_OUT, Finding, counted, found
 from trainer.data.measures import Measured
 from trainer.data.picture_findings import picture_findings
+from trainer.errors import PictureError
 from trainer.settings import Settings
 
 FEW = 10
@@ -55,10 +56,24 @@ def _sparing(finding: Finding, count: int) -> Finding:
     return replace(finding, mend="") if finding.kind in TAKEN_OUT and len(finding.names) == count else finding
 
 
-def damaged(dataset: Dataset, measured: Measured) -> tuple[str, ...]:
-    """The files that are pictures by their name only, or cannot be decoded to their end."""
-    readable = {picture.path.name for picture in dataset.pictures} - measured.damaged.keys()
-    return tuple(path.name for path in _files(dataset.folder) if _is_picture(path) and path.name not in readable)
+def damaged(dataset: Dataset, measured: Measured) -> dict[str, str]:
+    """The files that are pictures by their name only, or cannot be decoded to their end, each with a sentence why."""
+    readable = {picture.path.name for picture in dataset.pictures}
+    reasons = {
+        path.name: measured.damaged.get(path.name) or ("" if path.name in readable else _unreadable(path))
+        for path in _files(dataset.folder)
+        if _is_picture(path)
+    }
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _unreadable(path: Path) -> str:
+    """Why a file is not among the pictures; empty for one that has come since the dataset was read."""
+    try:
+        intake.read_header(path)
+    except PictureError as error:
+        return str(error)
+    return ""
 
 
 def _files(folder: Path) -> list[Path]:
@@ -70,13 +85,13 @@ def _is_picture(path: Path) -> bool:
 
 
 def _damaged(dataset: Dataset, measured: Measured) -> Iterator[Finding]:
-    names = damaged(dataset, measured)
-    if names:
-        reason = (*dataset.refused, *measured.damaged.values())[0]
+    reasons = damaged(dataset, measured)
+    if reasons:
+        it, first = "it" if len(reasons) == 1 else "them", next(iter(reasons.values()))
         yield found(
             "damaged",
-            f"{counted(len(names), 'file', 'files')} cannot be used, and training leaves them out. {reason}",
-            names,
+            f"{counted(len(reasons), 'file', 'files')} cannot be used, and training leaves {it} out. {first}",
+            reasons,
             "What is moved aside goes into the folder removed, with its caption.",
         )
 

@@ -2,7 +2,7 @@
 
 One line of JSON a change, and after it one that says that it is done, or was called off:
 
-    {"change": 7, "what": "caption of a.png", "names": ["a.png"], "undoes": null, "steps": [...]}
+    {"change": 7, "what": "caption of a.png", "names": ["a.png"], "undoes": null, "series": "", "steps": [...]}
     {"done": 7}
 
 A change without such a mark was cut off, and is to be done once more. What takes a change back is a change itself, which names
@@ -40,6 +40,8 @@ class Change:
     names: tuple[str, ...]
     steps: tuple[Step, ...]
     undoes: int | None = None
+    series: str = ""
+    """Changes of one series are taken back together."""
 
 
 class Journal:
@@ -77,6 +79,7 @@ class Journal:
             "what": change.what,
             "names": change.names,
             "undoes": change.undoes,
+            "series": change.series,
             "steps": [to_json(step) for step in change.steps],
         }
         self._append(entry)
@@ -161,7 +164,7 @@ class Journal:
         try:
             steps = tuple(from_json(step, self.path.parent) for step in entry["steps"])
             names = tuple(str(name) for name in entry["names"])
-            return Change(entry["change"], str(entry["what"]), names, steps, entry["undoes"])
+            return Change(entry["change"], str(entry["what"]), names, steps, entry["undoes"], str(entry.get("series", "")))
         except (KeyError, TypeError, ValueError, AttributeError):
             return None  # nothing of ours
 

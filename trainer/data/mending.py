@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from trainer.data import captions
+from trainer.data import captions, intake
 from trainer.data.caption_findings import unstyled
 from trainer.data.dataset import Dataset
 from trainer.data.edits import Edits
@@ -18,7 +18,7 @@ from trainer.data.findings import findings
 from trainer.data.measures import Measured
 from trainer.data.naming import caption_of
 from trainer.data.picture_findings import frames
-from trainer.errors import DatasetError, UsageError
+from trainer.errors import DatasetError, PictureError, UsageError
 from trainer.settings import Settings
 
 MENDABLE = tuple(kind for kind, (_, mend) in KINDS.items() if mend)
@@ -41,7 +41,7 @@ def mend(kind: str, names: Iterable[str] | None, edits: Edits, settings: Setting
         pass
     there = [_among(each, names) for each in findings(dataset, settings, measured) if each.kind == kind]
     if not there or not there[0].names or not there[0].mend:
-        raise DatasetError(f"Nothing of this is left to mend in {edits.folder.name} ({KINDS[kind][0].lower()}).")
+        raise _nothing_left(kind, edits)
     return _MENDS[kind](there[0], edits, measured)
 
 
@@ -54,6 +54,26 @@ def _among(finding: Finding, names: Iterable[str] | None) -> Finding:
     kept = tuple(group for group in groups if len(group) > 1)
     within = frozenset(name for group in kept for name in group) if finding.groups else wanted
     return replace(finding, names=tuple(name for name in finding.names if name in within), groups=kept)
+
+
+def _nothing_left(kind: str, edits: Edits) -> DatasetError:
+    return DatasetError(f"Nothing of this is left to mend in {edits.folder.name} ({KINDS[kind][0].lower()}).")
+
+
+def _aside(finding: Finding, edits: Edits, measured: Measured) -> str:
+    """Each file is looked at once more: to measure a dataset takes a while, in which a good one may have taken its place."""
+    names = tuple(name for name in finding.names if _is_damaged(edits.folder / name))
+    if not names:
+        raise _nothing_left(finding.kind, edits)
+    return _removed(replace(finding, names=names), edits, measured)
+
+
+def _is_damaged(path: Path) -> bool:
+    try:
+        intake.read_picture(path)
+    except PictureError:
+        return True
+    return False
 
 
 def _removed(finding: Finding, edits: Edits, measured: Measured) -> str:
@@ -99,7 +119,8 @@ def _told_captions(count: int, stayed: list[str], done: str) -> str:
 
 
 _MENDS: dict[str, _Mend] = {
-    **dict.fromkeys(("damaged", *TAKEN_OUT), _removed),
+    "damaged": _aside,
+    **dict.fromkeys(TAKEN_OUT, _removed),
     "duplicate": _thinned,
     "similar": _thinned,
     "border": _cut,

@@ -14,7 +14,7 @@ import numpy as np
 from trainer.data import likeness
 from trainer.data.buckets import Placement
 from trainer.data.crops import Framing
-from trainer.data.dataset import Dataset, Shares
+from trainer.data.dataset import ABOUT, Dataset, Shares
 from trainer.data.finding import KINDS, Finding, counted, found
 from trainer.data.measures import Measure
 from trainer.settings import Settings
@@ -113,7 +113,7 @@ def _likenesses(measures: Mapping[str, Measure]) -> Iterator[Finding]:
             f"{counted(spare, 'picture is an exact copy', 'pictures are exact copies')} of another one: what is there twice "
             "counts twice.",
             copies,
-            "One of each is kept. To have a picture count more on purpose, use its repeats.",
+            f'One of each is kept. To show a picture more often on purpose, name it under [repeats] in {ABOUT}: "01.png" = 3.',
         )
     if groups:
         size = sum(map(len, groups))

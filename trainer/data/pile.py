@@ -30,7 +30,7 @@ MOST_CAPTION = 1_000_000
 TABLES: tuple[Table, ...] = ("repeats", "weights", "crops", "focus")
 """What a `dataset.toml` says of single pictures."""
 
-_CLUTTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx"})
+_CLUTTER = frozenset({".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx"})
 """What systems put among pictures unasked."""
 
 _CACHES = (".npz", ".npy")
@@ -123,7 +123,8 @@ class _Search:
             elif os.path.isdir(path):
                 self.folder(path, root, repeats, depth + 1)
             elif archive.is_zip(path):
-                self.refuse(path, f"{named(path)} is an archive in a folder: drop it alone, or unpack it.")
+                what = archive.package(path) or "an archive in a folder: drop it alone, or unpack it"
+                self.refuse(path, f"{named(path)} is {what}.")
             else:
                 self.file(path, folder, repeats)
 
@@ -149,6 +150,8 @@ class _Search:
                 self.refuse(path, str(error))
             else:
                 self.folder(inside, _real(inside))
+        elif path.name.lower() in _CLUTTER:
+            return
         else:
             self.file(path, None)
             return

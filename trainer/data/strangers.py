@@ -1,9 +1,11 @@
-"""What a file is that is no picture, told from its first bytes: content decides.
+"""What a file is that is no picture, told from its first bytes, or from what is in it where a program keeps its files as zips.
 
-Knows a few dozen signatures; nothing of pictures, and nothing of names.
+Knows a few dozen signatures, and nothing of pictures. Content decides; a name does only where a zip is damaged.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 ENOUGH = 4096
 """So many bytes from a file's beginning are enough to tell."""
@@ -52,6 +54,27 @@ _SIGNATURES = (
 )  # fmt: skip
 """Where in a file, what stands there, what the file is, what to do."""
 
+_SAVE = "save the pictures in it as files"
+_PROGRAM = "leave it out"
+
+_PACKAGES = (
+    (("Document.archive",), (".procreate",), "a Procreate file", _EXPORT),
+    (("maindoc.xml", "application/x-kr"), (".kra", ".krz"), "a Krita file", _EXPORT),
+    (("image/openraster",), (".ora",), "an OpenRaster file", _EXPORT),
+    (("canvas.fig",), (".fig",), "a Figma file", _EXPORT),
+    (("word/document.xml",), (".docx", ".docm"), "a Word document", _SAVE),
+    (("ppt/presentation.xml",), (".pptx", ".pptm", ".ppsx"), "a PowerPoint presentation", "save its slides as PNG"),
+    (("xl/workbook.xml", "xl/workbook.bin"), (".xlsx", ".xlsm", ".xlsb"), "an Excel workbook", _SAVE),
+    (("[Content_Types].xml",), (), "an Office document, or one of its kind", _SAVE),
+    (("Index/Document.iwa",), (".pages", ".key", ".numbers"), "a document of Pages, Keynote or Numbers", _SAVE),
+    (("application/vnd.oasis.opendocument",), (".odt", ".odp", ".ods", ".odg"), "an OpenDocument file", _SAVE),
+    (("application/epub",), (".epub",), "an e-book", _SAVE),
+    (("AndroidManifest.xml",), (".apk",), "a program for Android", _PROGRAM),
+    (("META-INF/MANIFEST.MF",), (".jar",), "a Java program", _PROGRAM),
+)
+"""What programs keep as zips: an entry that tells, or how what the entry `mimetype` says begins; how the names of such files
+end; what they are, what to do. The first that fits counts: every Office document has `[Content_Types].xml`."""
+
 _STILL = frozenset({b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 """The kinds of ISO base media files that are pictures."""
 
@@ -68,6 +91,19 @@ def told(head: bytes) -> str:
     if head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5" and len(head) > 2:
         return f"a Python pickle: {_NEVER}"
     return _told_text(head)
+
+
+def told_package(names: Collection[str], mimetype: str) -> str:
+    """The same for a zip with entries of these names, by what its entry `mimetype` says; empty where somebody packed it."""
+    for signs, _, what, advice in _PACKAGES:
+        if any(sign in names or mimetype.startswith(sign) for sign in signs):
+            return f"{what}: {advice}"
+    return f"a document ({mimetype}): {_EXPORT}" if mimetype.startswith(("application/", "image/")) else ""
+
+
+def meant(suffix: str) -> str:
+    """The same for a zip that cannot be read, by how its name ends."""
+    return next((f"{what}: {advice}" for _, suffixes, what, advice in _PACKAGES if suffix.lower() in suffixes), "")
 
 
 def is_heic(head: bytes) -> bool:

@@ -52,7 +52,7 @@ export class Bulk {
     this.tags = make(
       "details", { className: "studio-fold", ontoggle: () => this.refresh() }, make("summary", {}, "Tags"), this.cloud,
     );
-    this.node = make("div", {}, this.edits, this.tags);
+    this.node = make("div", { className: "studio-bulk" }, this.edits, this.tags);
     this.#choose("replace");
   }
 
@@ -103,9 +103,11 @@ export class Bulk {
   async #count() {
     const tags = await this.api.tags();
     const shown = tags.slice(0, MOST_TAGS).map(([tag, times]) =>
-      button(tag, () => this.acts.tag(tag), { title: `Show the ${count(times, "picture")} with this tag` }),
+      make(
+        "button", { type: "button", onclick: () => this.acts.tag(tag), title: `Show the ${count(times, "picture")} with “${tag}”` },
+        make("span", {}, tag), make("i", {}, String(times)),
+      ),
     );
-    for (const [at, [, times]] of tags.slice(0, MOST_TAGS).entries()) shown[at].append(make("i", {}, String(times)));
     this.cloud.replaceChildren(...shown);
     if (!tags.length) this.cloud.append("No caption has a tag.");
     if (tags.length > MOST_TAGS) this.cloud.append(`… and ${tags.length - MOST_TAGS} rarer ones`);

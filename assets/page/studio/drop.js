@@ -20,6 +20,8 @@ export class Drop {
   #sending = false;
   #given = 0;
   #stopped = false;
+  /** @type {{sent: Sent[], dataset: string}[]} what was dropped while something else was being sent */
+  #waiting = [];
   background = "white";
 
   /** @param {{dataset: () => string, added: (dataset: string, begun: boolean) => void}} acts `added`: the program adds to it now */
@@ -83,52 +85,55 @@ export class Drop {
     list(this.changedFold, this.changed, changed, `${count(changed.length, "picture")} renamed, turned or converted on the way`);
   }
 
-  /** Send files, and have them added. @param {Sent[]} sent */
-  async take(sent) {
+  /** Send files, after those that are being sent, and have them added. @param {Sent[]} sent */
+  async take(sent, dataset = this.acts.dataset()) {
     if (!sent.length) return;
-    if (this.#sending) return this.#tell("Wait until the files that were dropped before are sent.");
+    if (this.#sending) return void this.#waiting.push({ sent, dataset });
     [this.#sending, this.#stopped, this.#given] = [true, false, 0];
     this.about.hidden = false;
     this.refusedFold.hidden = this.changedFold.hidden = this.dismiss.hidden = true;
-    let parcel = "";
+    let [parcel, into] = ["", dataset];
     try {
-      const dataset = this.acts.dataset();
       parcel = await ask("POST", "/studio/parcels");
       await this.#send(parcel, sent);
       if (this.#stopped) throw new Error("Stopped: nothing was added.");
-      const into = await ask("POST", `/studio/parcels/${parcel}/add`, { dataset, background: this.background });
+      into = await ask("POST", `/studio/parcels/${parcel}/add`, { dataset, background: this.background });
       this.#sending = false;
       this.acts.added(into, !dataset);
     } catch (error) {
-      this.#sending = false;
+      [this.#sending, this.#waiting] = [false, []];
       this.#progress(false, 0);
       this.#tell(error.message);
       this.dismiss.hidden = false;
       if (parcel) ask("DELETE", `/studio/parcels/${parcel}`).catch(() => {});
     }
+    const next = this.#waiting.shift();
+    if (next) await this.take(next.sent, next.dataset || into);
   }
 
   async #send(parcel, sent) {
     const bytes = sent.reduce((sum, { file }) => sum + file.size, 0) || 1;
     const rest = sent.values();
-    let there = 0;
+    let [there, failed] = [0, null];
     const tell = () => {
       this.#progress(true, this.#given / bytes);
-      this.#tell(`Copying ${there.toLocaleString("en")} of ${count(sent.length, "file")} …`);
+      const more = this.#waiting.length ? "; more files wait" : "";
+      this.#tell(`Copying ${there.toLocaleString("en")} of ${count(sent.length, "file")}${more} …`);
     };
     tell();
     const worker = async () => {
       for (const { file, path } of rest) {
-        if (this.#stopped) return;
+        if (this.#stopped || failed) return;
         await put(`/studio/parcels/${parcel}/file?path=${encodeURIComponent(path)}`, file, (more) => {
           this.#given += more;
           tell();
-        });
+        }).catch((error) => (failed ??= error));
         there += 1;
         tell();
       }
     };
     await Promise.all(Array.from({ length: SIDE_BY_SIDE }, worker));
+    if (failed) throw failed; // only now, when nobody tells of progress any more
   }
 
   async #stop() {

@@ -145,7 +145,8 @@ export class Editor {
     if (!entry) return;
     const draft = this.drafts.of(entry.name);
     const over = entry.tokens - LIMIT;
-    this.count.textContent = `${entry.tokens} of ${LIMIT} tokens${over > 0 ? ": the last are not read" : ""}`;
+    const told = `${entry.tokens} of ${LIMIT} tokens${over > 0 ? ": the last are not read" : ""}`;
+    this.count.textContent = entry.caption ? told : "";
     this.count.classList.toggle("over", over > 0);
     const conflicted = draft !== undefined && draft.conflict !== null;
     this.conflict.hidden = !conflicted;

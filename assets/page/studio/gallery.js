@@ -24,7 +24,7 @@ export class Gallery {
 
   /**
    * @param {(entry: Entry) => string} copy the address of a small copy
-   * @param {{open: (name: string | null) => void, edit: () => void, remove: (names: string[]) => void,
+   * @param {{open: (name: string | null) => void, chosen: () => void, edit: () => void, remove: (names: string[]) => void,
    *   changed: () => void, marked: (name: string) => string}} acts
    */
   constructor(copy, acts) {
@@ -195,6 +195,7 @@ export class Gallery {
     if (event.ctrlKey || event.metaKey) this.#toggle(place);
     else this.go(place, event.shiftKey);
     this.focus();
+    if (!this.picked.size) this.acts.chosen();
   }
 
   #key(event) {

@@ -36,6 +36,7 @@ class Studio {
     const attempt = (work) => this.attempt(work);
     this.gallery = new Gallery((entry) => this.api.copy(entry, 256), {
       open: (name) => this.editor.open(name === null ? null : this.gallery.entries.get(name)),
+      chosen: () => this.#reveal(),
       edit: () => this.#edit(),
       remove: (names) => attempt(() => this.#remove(names)),
       changed: () => this.#describe(),
@@ -174,6 +175,12 @@ class Studio {
     if (!this.editor.entry) return;
     this.editor.focus();
     this.editor.text.scrollIntoView({ block: "nearest" });
+  }
+
+  /** Where the open picture is below the list, a tap there brings it into sight. */
+  #reveal() {
+    const { node } = this.editor;
+    if (node.getBoundingClientRect().top > this.gallery.node.getBoundingClientRect().bottom - 1) node.scrollIntoView({ behavior: "smooth" });
   }
 
   #saved(entry) {

@@ -43,7 +43,7 @@ class Work {
       this.dataset = dataset;
       this.said.textContent = "";
       this.drop.show(null);
-      this.findings.node.hidden = true;
+      this.findings.clear();
       this.painter.show(dataset);
       this.trigger = dataset ? new Trigger(dataset, () => this.look()) : null;
       const zip = make("a", { className: "studio-zip", href: `${this.#url}/zip`, download: "" }, "Download this dataset as a zip");

@@ -94,17 +94,29 @@ def test_a_model_waits_for_a_training_and_takes_the_previewers_place(
 
 
 def test_a_loaded_page_shows_what_is_under_way_and_asks_on_until_it_is_over(panel: CaptionsPanel, desk: Desk) -> None:
-    assert panel.show()[panel.timer].active is False
+    assert panel.show("stripes")[panel.timer].active is False
     desk.captioning._told = Told("stripes", done=2, total=8, name="a.png", text="a boat")
-    updates = panel.show()
+    updates = panel.show("stripes")
     assert updates[panel.timer].active is True
     assert 'aria-valuenow="25"' in updates[panel.bar]["value"]
     assert updates[panel.cancel]["visible"]
     assert not updates[panel.start_button]["interactive"]
     desk.captioning._told = Told("stripes", "done", done=8, total=8, written=8)
-    updates = panel.show()
+    updates = panel.show("stripes")
     assert updates[panel.timer].active is False
     assert "8 captions are written" in updates[panel.status]["value"]
+
+
+def test_what_became_of_it_is_told_beside_its_dataset_alone(panel: CaptionsPanel, desk: Desk) -> None:
+    desk.captioning._told = Told("stripes", "failed", message="There is no model there.")
+    own, other = panel.show("stripes"), panel.show("dots")
+    assert own[panel.status] == {**own[panel.status], "visible": True, "value": "“stripes”: There is no model there\\. "}
+    assert (other[panel.status]["visible"], other[panel.status]["value"]) == (False, "")
+    assert other[panel.start_button]["interactive"]
+    desk.captioning._told = Told("stripes", total=8)
+    under_way = panel.show("dots")
+    assert (under_way[panel.status]["visible"], under_way[panel.cancel]["visible"]) == (True, True)
+    assert not under_way[panel.start_button]["interactive"], "one at a time"
 
 
 def test_texts_of_people_and_models_are_shown_literally() -> None:

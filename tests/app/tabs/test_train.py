@@ -69,7 +69,7 @@ def test_a_second_run_of_the_same_name_gets_another_folder(tab: TrainTab, desk: 
     ("chosen", "error", "words"),
     [
         ({"dataset": ""}, DatasetError, "Choose a dataset"),
-        ({"dataset": "gone"}, DatasetError, "no dataset gone"),
+        ({"dataset": "gone"}, DatasetError, "no dataset “gone”"),
         ({"dataset": "empty"}, DatasetError, "no picture to train on"),
         ({"base": "nowhere"}, BaseModelError, "no base model nowhere"),
         ({"rank": "abc"}, SettingsError, "rank"),
