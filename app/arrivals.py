@@ -16,8 +16,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from trainer.data.adding import Added, add
-from trainer.data.archive import portable
+from trainer.data.arrival.adding import Added, add
+from trainer.data.arrival.archive import portable
 from trainer.data.intake import WHITE
 from trainer.errors import DatasetError, ImpastoError, storing
 from trainer.home import free_name

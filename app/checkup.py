@@ -14,10 +14,10 @@ from pathlib import Path
 
 from app.listing import Listing
 from trainer.data import crops
+from trainer.data.checkup.finding import Finding
+from trainer.data.checkup.findings import findings
+from trainer.data.checkup.measures import Measured
 from trainer.data.dataset import Dataset, Picture
-from trainer.data.finding import Finding
-from trainer.data.findings import findings
-from trainer.data.measures import Measured
 from trainer.errors import ImpastoError
 from trainer.settings import Settings
 from trainer.training.plan import Plan

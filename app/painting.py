@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from app.desk import Desk
 from trainer.data import masks
 from trainer.data.dataset import Picture
-from trainer.data.edits import Edits
+from trainer.data.editing.edits import Edits
 from trainer.errors import DatasetError, PictureError
 
 SIDE = 768

@@ -15,9 +15,10 @@ from pydantic import BaseModel, Field
 
 from app.desk import Desk
 from app.listing import Entry, Listing
-from trainer.data import bulk, captions, crops, variety
+from trainer.data import captions, crops, variety
 from trainer.data.dataset import Dataset
-from trainer.data.edits import CaptionConflict, Edits
+from trainer.data.editing import bulk
+from trainer.data.editing.edits import CaptionConflict, Edits
 from trainer.errors import DatasetError, ImpastoError
 from trainer.home import shipped
 from trainer.settings_text import validated

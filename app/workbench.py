@@ -17,9 +17,10 @@ from app.arrivals import Adding, Colour
 from app.checkup import Report
 from app.desk import Desk
 from app.listing import Listing
-from trainer.data import archive, mending
+from trainer.data.arrival import archive
+from trainer.data.checkup import mending
 from trainer.data.dataset import Dataset
-from trainer.data.edits import CaptionConflict, Edits
+from trainer.data.editing.edits import CaptionConflict, Edits
 from trainer.errors import DatasetError, storing
 from trainer.home import free_name
 from trainer.settings_text import validated

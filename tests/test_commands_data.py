@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from trainer.data.dataset import Dataset
-from trainer.data.edits import Edits
+from trainer.data.editing.edits import Edits
 from trainer.home import Home
 
 

@@ -30,7 +30,7 @@ from trainer import (
     told,
 )
 from trainer.captioning.models import LENGTHS
-from trainer.data.mending import MENDABLE
+from trainer.data.checkup.mending import MENDABLE
 from trainer.errors import ImpastoError, UsageError
 from trainer.home import Home
 from trainer.lora.ways import FORMS, METHODS, ONLY

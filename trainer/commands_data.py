@@ -10,14 +10,15 @@ from typing import Any
 from trainer import presets
 from trainer.bars import bar, reach
 from trainer.commands_training import assignments
-from trainer.data import adding, crops
+from trainer.data import crops
+from trainer.data.arrival import adding
+from trainer.data.checkup.finding import KINDS, counted
+from trainer.data.checkup.findings import findings
+from trainer.data.checkup.measures import Measured
+from trainer.data.checkup.mending import mend
 from trainer.data.dataset import Dataset
-from trainer.data.edits import Edits
-from trainer.data.finding import KINDS, counted
-from trainer.data.findings import findings
+from trainer.data.editing.edits import Edits
 from trainer.data.lookup import folder_of, opened
-from trainer.data.measures import Measured
-from trainer.data.mending import mend
 from trainer.errors import DatasetError
 from trainer.home import Home
 from trainer.settings import Settings

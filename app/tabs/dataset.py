@@ -14,7 +14,7 @@ import gradio as gr
 from app.desk import Desk
 from app.notice import told
 from app.tabs.captions import CaptionsPanel
-from trainer.data import adding
+from trainer.data.arrival import adding
 from trainer.errors import DatasetError, storing
 from trainer.home import safe_name, shipped
 

@@ -10,7 +10,7 @@ import pytest
 from app import arrivals
 from app.arrivals import STALE, Arrivals
 from tests.app.conftest import save_pictures
-from trainer.data.adding import Added, add
+from trainer.data.arrival.adding import Added, add
 from trainer.data.dataset import Dataset
 from trainer.errors import DatasetError
 

@@ -5,7 +5,7 @@ import pytest
 from app.listing import Listing
 from tests.app.conftest import save_pictures
 from trainer.data import intake, tokens
-from trainer.data.edits import Edits
+from trainer.data.editing.edits import Edits
 from trainer.errors import DatasetError
 
 

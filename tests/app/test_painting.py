@@ -11,7 +11,7 @@ from app import painting, studio
 from app.desk import Desk
 from app.server import OwnPageOnly
 from trainer.data import masks
-from trainer.data.edits import Edits
+from trainer.data.editing.edits import Edits
 
 WIDE = "/studio/datasets/stripes/pictures/wide.png/mask"
 

@@ -13,7 +13,7 @@ from app.desk import Desk
 from app.server import OwnPageOnly
 from trainer.data import captions, crops
 from trainer.data.dataset import Dataset
-from trainer.data.edits import Edits
+from trainer.data.editing.edits import Edits
 from trainer.errors import DatasetError
 from trainer.home import shipped
 from trainer.settings import Settings

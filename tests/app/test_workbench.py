@@ -15,7 +15,7 @@ from app.desk import Desk
 from app.server import OwnPageOnly
 from tests.app.conftest import save_pictures
 from trainer.data.dataset import Dataset
-from trainer.data.edits import Edits
+from trainer.data.editing.edits import Edits
 
 STRIPES = "/studio/datasets/stripes"
 

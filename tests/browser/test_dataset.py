@@ -13,8 +13,8 @@ from PIL import ExifTags, Image, ImageDraw
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import create_dataset, drop, open_tab, pictures, serving, wait_for
+from tests.data.arrival.test_bad_inputs import REFUSED, Make
 from tests.data.heic import TURNED
-from tests.data.test_bad_inputs import REFUSED, Make
 from trainer import presets
 from trainer.data import crops, masks
 from trainer.data.dataset import Dataset

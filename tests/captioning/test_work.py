@@ -15,7 +15,7 @@ from trainer.captioning.events import Captioned, Done, Event, Fetched, Loading, 
 from trainer.captioning.models import Model, chosen
 from trainer.captioning.work import Order, run
 from trainer.data.dataset import Dataset
-from trainer.data.edits import Edits
+from trainer.data.editing.edits import Edits
 from trainer.errors import CaptionerError, DatasetError, StorageError
 
 

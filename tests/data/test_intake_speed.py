@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from trainer.data.adding import Added, add
+from trainer.data.arrival.adding import Added, add
 from trainer.data.intake import normalised
 
 COUNT = 6

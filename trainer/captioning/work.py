@@ -22,7 +22,7 @@ from trainer.data.buckets import Cut
 from trainer.data.captions import one_line
 from trainer.data.crops import Framing
 from trainer.data.dataset import Dataset, Picture
-from trainer.data.edits import Edits
+from trainer.data.editing.edits import Edits
 from trainer.data.style_words import StyleWords
 from trainer.errors import DatasetError
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from trainer.data import strangers
+from trainer.data.arrival import strangers
 from trainer.data.colours import alpha_of, has_alpha, is_srgb, on_background, to_eight_bit, to_srgb
 from trainer.errors import PictureError
 

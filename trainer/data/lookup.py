@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from trainer.data.dataset import Dataset
+from trainer.data.editing.steps import ROOMS
 from trainer.data.intake import SUFFIXES
-from trainer.data.steps import ROOMS
 from trainer.errors import DatasetError
 from trainer.home import Home
 

@@ -9,7 +9,7 @@ from app.desk import Desk
 from app.jobs import Previewer, Trainings
 from app.tabs.train import TrainTab
 from tests.app.conftest import in_blocks
-from trainer.data.edits import Edits
+from trainer.data.editing.edits import Edits
 from trainer.errors import BaseModelError, DatasetError, ImpastoError, RunError, SettingsError
 from trainer.training import events
 from trainer.training.run import Run

@@ -1,0 +1,1 @@
+"""Whatever was dropped, on its way into a dataset's folder."""
