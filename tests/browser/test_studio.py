@@ -161,6 +161,7 @@ def test_a_person_works_by_keyboard_alone(show: Callable[[Path], Page], home: Ho
     page.keyboard.press("End")
     opened(page, 70)
     expect(page.locator("[role=option]")).to_have_count(10)
+    expect(tile(page, 70)).to_be_in_viewport()
     page.keyboard.press("PageUp")
     opened(page, 10)
     expect(page.locator("[role=option]")).to_have_count(60)

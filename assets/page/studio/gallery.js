@@ -91,8 +91,8 @@ export class Gallery {
   }
 
   /** Put the focus on the open picture. */
-  focus() {
-    this.#tile(this.open)?.focus();
+  focus(how = {}) {
+    this.#tile(this.open)?.focus(how);
   }
 
   /** Show a picture's tile as it is now. */
@@ -101,7 +101,7 @@ export class Gallery {
     if (!old || !entry) return;
     const focused = document.activeElement === old;
     old.replaceWith(this.#drawn(entry, this.order.indexOf(name)));
-    if (focused) this.focus();
+    if (focused) this.focus({ preventScroll: true }); // nobody asked to see it
   }
 
   #reorder(order) {
@@ -135,7 +135,7 @@ export class Gallery {
       this.pager.hidden = this.order.length <= PAGE;
       this.empty.hidden = this.order.length > 0;
     } else for (const tile of this.grid.children) this.#set(tile);
-    if (focused) this.focus();
+    if (focused) this.focus({ preventScroll: true });
   }
 
   #drawn(entry, place) {
@@ -209,7 +209,10 @@ export class Gallery {
     if (event.key in steps) {
       const place = this.#at + steps[event.key];
       const beyond = place < 0 || place >= this.order.length;
-      if (!beyond || !event.key.startsWith("Arrow")) this.go(place, event.shiftKey);
+      if (!beyond || !event.key.startsWith("Arrow")) {
+        this.go(place, event.shiftKey);
+        this.focus();
+      }
     } else if (event.key === "Enter") this.acts.edit();
     else if (event.key === " ") this.#toggle(this.#at);
     else if (event.key === "a" && command) this.#all(this.order);

@@ -180,7 +180,8 @@ class Studio {
   /** Where the open picture is below the list, a tap there brings it into sight. */
   #reveal() {
     const { node } = this.editor;
-    if (node.getBoundingClientRect().top > this.gallery.node.getBoundingClientRect().bottom - 1) node.scrollIntoView({ behavior: "smooth" });
+    const below = node.getBoundingClientRect().top > this.gallery.node.getBoundingClientRect().bottom - 1;
+    if (below) node.scrollIntoView(); // at once: a smooth way there is ended by whatever moves meanwhile
   }
 
   #saved(entry) {
